@@ -1,0 +1,96 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+.PHONY: help setup libnuma run test lint format bench lock clean
+
+BIN := .venv/bin
+PYTHON_VERSION := 3.11
+UV_VERSION := 0.13.9
+# pytest: two workers fit 12 GiB; a file's tests stay together, since they share servers and models
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+# A folder of wheels that pip is told about is good for uv too. Where it has the CPU build of torch, that one is
+# taken; elsewhere uv knows where PyTorch publishes its CPU builds. The file, and so its hash, is the same.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifeq ($(wildcard $(UV_FIND_LINKS)/torch-*+cpu-*.whl),)
+TORCH_BACKEND := --torch-backend cpu
+endif
+
+# deepspeed compiles an op when one is used, not at installation
+export DS_BUILD_OPS := 0
+
+# The uv on the PATH if it is new enough ([tool.uv] in pyproject.toml), else our own
+UV = $(shell uv cache dir >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+COMPILE = "$$uv" pip compile pyproject.toml -q --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	--python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_28 $(LOCK_FLAGS)
+
+STAMP := .venv/.setup-$(shell cat pyproject.toml locks/cpu.txt | sha256sum | cut -c1-12)
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+.uv/bin/uv:
+	@python3 -m venv .uv || { echo "make: python3 has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	.uv/bin/pip install -q uv==$(UV_VERSION)
+
+libnuma:
+	@[ "$$(uname -s)" = Linux ] || exit 0
+	has() { python3 -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
+	has && exit 0
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends libnuma1 >/dev/null
+	fi
+	has || { echo "make: vLLM needs libnuma.so.1; install it (Debian, Ubuntu: sudo apt install libnuma1; Fedora: sudo dnf install numactl-libs)" >&2; exit 1; }
+
+setup: $(STAMP) ## .venv with the locked packages, the project and the built-in model
+
+$(STAMP):
+	@$(MAKE) libnuma
+	uv=$(UV)
+	[ "$$uv" = uv ] || $(MAKE) .uv/bin/uv
+	[ -x $(BIN)/python ] || "$$uv" venv -q --python $(PYTHON_VERSION) .venv
+	echo "Installing locks/cpu.txt into .venv"
+	"$$uv" pip sync -q --python $(BIN)/python --require-hashes $(TORCH_BACKEND) locks/cpu.txt
+	"$$uv" pip install -q --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m stages.models.builtin
+	rm -f .venv/.setup-*
+	touch $@
+
+run: setup ## the whole loop on this machine: recipes/quickstart.yaml
+	@$(BIN)/montessori run recipes/quickstart.yaml
+
+test: setup ## the tests; PYTEST_ARGS="-x tests/contract" for some of them
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff, mypy, import-linter, and helm lint where there is a chart
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	for chart in charts/*/; do
+		[ ! -d "$$chart" ] || helm lint --quiet "$$chart"
+	done
+
+format: setup ## rewrite the files as ruff would have them
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## the measurements that README and docs quote
+	@for script in bench/[a-z]*.py; do
+		echo "== $$script"
+		$(BIN)/python -m "bench.$$(basename "$$script" .py)"
+	done
+
+lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions
+	@uv=$(UV)
+	[ "$$uv" = uv ] || $(MAKE) .uv/bin/uv
+	$(COMPILE) $(TORCH_BACKEND) --extra cpu --extra k8s --extra dev --excludes locks/cpu-excludes.txt -o locks/cpu.txt
+	# The CUDA build of torch is the registry's own: a folder of CPU wheels must not win over it.
+	UV_FIND_LINKS= $(COMPILE) --extra gpu -o locks/gpu.txt
+	$(COMPILE) --extra k8s -o locks/controller.txt
+
+clean: ## remove what make and the tools made; runs/ stays
+	@rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
