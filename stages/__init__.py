@@ -1,0 +1,1 @@
+"""The work: one package a stage, each the entry point of one container (`python -m stages TASK_URI`)."""

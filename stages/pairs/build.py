@@ -1,0 +1,247 @@
+"""Preference pairs from the scores of instructions that share a prompt.
+
+Three policies, all of them on pairs of instructions of one prompt:
+- `all`: every helpful (score > 0) with every harmful one (Montessori-Instruct, arXiv
+  2410.14208). A score within two σ of numerical noise of 0 has no sign: a tie, in no pair.
+- `best_worst`: the widest gap between different outputs, whatever the signs (ARTE, arXiv 2406.19227, for
+  rationales).
+- `ranked`: every combination, the higher score being chosen.
+Each drops pairs of equal output, pairs whose gap is within two σ of its own numerical noise, and pairs
+whose gap is below `least_gap_se` standard errors; then keeps at most `most_per_prompt`, widest gap first.
+
+Whether the scores are reliable enough to train on at all is the caller's gate, not decided here.
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations, product
+from typing import Literal
+
+from stages.curate.split import first_side
+
+_NOISE_REACH = 2.0  # |x| < 2σ is a tie
+
+
+class Policy(StrEnum):
+    """How the instructions of one prompt are combined."""
+
+    ALL = "all"
+    BEST_WORST = "best_worst"
+    RANKED = "ranked"
+
+
+class Without(StrEnum):
+    """Why a prompt has no pair: the first step after which none was left."""
+
+    ONE_INSTRUCTION = "one_instruction"
+    TIES = "ties"  # `all`: every score is within its noise
+    NO_HARMFUL = "no_harmful"  # `all`: ties apart
+    NO_HELPFUL = "no_helpful"  # `all`: ties apart
+    SAME_OUTPUT = "same_output"
+    GAP_WITHIN_NOISE = "gap_within_noise"
+    GAP_BELOW_LEAST = "gap_below_least"
+
+
+@dataclass(frozen=True)
+class ScoredInstruction:
+    """One row of aggregate: mean score over n responses, its standard error and numerical σ (None:
+    unknown)."""
+
+    instruction_id: str
+    prompt_id: str
+    prompt: str
+    output: str
+    n: int
+    score: float
+    stderr: float | None
+    noise: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of the pairs table; `gap_stderr` is None where a standard error is unknown."""
+
+    pair_id: str
+    prompt_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_id: str
+    rejected_id: str
+    chosen_score: float
+    rejected_score: float
+    gap: float
+    gap_stderr: float | None
+    split: Literal["train", "heldout"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs, by prompt in order of first appearance and widest gap first, and what became of the
+    prompts."""
+
+    rows: list[Pair]
+    prompts: int
+    without: dict[Without, int]
+    ties: int  # instructions whose score is within its noise, whatever the policy
+    over_cap: int  # pairs left out by most_per_prompt
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    chosen: ScoredInstruction
+    rejected: ScoredInstruction
+
+    @property
+    def gap(self) -> float:
+        return self.chosen.score - self.rejected.score
+
+    @property
+    def stderr(self) -> float | None:
+        if self.chosen.stderr is None or self.rejected.stderr is None:
+            return None
+        return math.hypot(self.chosen.stderr, self.rejected.stderr)
+
+    @property
+    def within_noise(self) -> bool:
+        """A gap of 0, or one that other packings of the same computation could turn round."""
+        reach = _NOISE_REACH * math.hypot(self.chosen.noise or 0.0, self.rejected.noise or 0.0)
+        return self.gap <= 0 or self.gap < reach
+
+
+def build_pairs(
+    instructions: Sequence[ScoredInstruction],
+    *,
+    policy: Policy | str,
+    least_gap_se: float = 0.0,
+    most_per_prompt: int | None = None,
+    heldout_share: float = 0.0,
+    seed: int = 0,
+) -> Pairs:
+    """Preference pairs of all prompts, split once into train and held-out prompts.
+
+    `least_gap_se`: a pair's gap must be at least this many of its standard errors. `heldout_share`: of the
+    pairs, as near as whole prompts allow; which prompts depends on `seed` and the ids of those with pairs.
+    ValueError for settings out of range, a score that is not finite, an instruction id given twice, two texts
+    for one prompt id, or a `least_gap_se` where standard errors are unknown (one response an instruction).
+    """
+    policy = Policy(policy)
+    _check_settings(least_gap_se, most_per_prompt)
+    groups = _by_prompt(instructions, needs_stderr=least_gap_se > 0)
+    found: list[_Candidate] = []
+    without: Counter[Without] = Counter()
+    over_cap = 0
+    for group in groups.values():
+        passed = _candidates(group, policy, least_gap_se)
+        if isinstance(passed, Without):
+            without[passed] += 1
+            continue
+        kept = passed[:most_per_prompt]
+        found += kept
+        over_cap += len(passed) - len(kept)
+    heldout = first_side([pair.chosen.prompt_id for pair in found], seed=seed, share=heldout_share)
+    return Pairs(
+        rows=[_row(pair, pair.chosen.prompt_id in heldout) for pair in found],
+        prompts=len(groups),
+        without={reason: without[reason] for reason in Without if without[reason]},
+        ties=sum(_is_tie(row) for row in instructions),
+        over_cap=over_cap,
+    )
+
+
+def _check_settings(least_gap_se: float, most_per_prompt: int | None) -> None:
+    if not (math.isfinite(least_gap_se) and least_gap_se >= 0):
+        raise ValueError(f"least_gap_se is a number of standard errors, 0 or more, not {least_gap_se}")
+    if most_per_prompt is not None and most_per_prompt < 1:
+        raise ValueError(f"most_per_prompt is at least 1, not {most_per_prompt}")
+
+
+def _by_prompt(instructions: Sequence[ScoredInstruction], needs_stderr: bool) -> dict[str, list[ScoredInstruction]]:
+    groups: defaultdict[str, list[ScoredInstruction]] = defaultdict(list)
+    seen: set[str] = set()
+    for row in instructions:
+        if not math.isfinite(row.score):
+            raise ValueError(f"instruction {row.instruction_id} has no finite score")
+        if row.instruction_id in seen:
+            raise ValueError(f"instruction {row.instruction_id} is given twice")
+        if needs_stderr and (row.stderr is None or not math.isfinite(row.stderr)):
+            raise ValueError(
+                f"least_gap_se needs a standard error and instruction {row.instruction_id} has none: "
+                "score more than one response an instruction, or set least_gap_se to 0"
+            )
+        group = groups[row.prompt_id]
+        if group and group[0].prompt != row.prompt:
+            raise ValueError(f"prompt {row.prompt_id} has two texts")
+        seen.add(row.instruction_id)
+        group.append(row)
+    return groups
+
+
+def _candidates(group: Sequence[ScoredInstruction], policy: Policy, least_gap_se: float) -> list[_Candidate] | Without:
+    """The pairs of one prompt that pass, widest gap first, or why there is none."""
+    if len(group) < 2:
+        return Without.ONE_INSTRUCTION
+    combined = list(_helpful_harmful(group) if policy is Policy.ALL else _higher_lower(group))
+    if not combined:
+        return _one_signed(group)
+    # Ids break ties between equal gaps, so that the order of the rows decides nothing.
+    combined.sort(key=lambda pair: (-pair.gap, pair.chosen.instruction_id, pair.rejected.instruction_id))
+    different = [pair for pair in combined if pair.chosen.output != pair.rejected.output]
+    if not different:
+        return Without.SAME_OUTPUT
+    if policy is Policy.BEST_WORST:
+        different = different[:1]
+    clear = [pair for pair in different if not pair.within_noise]
+    if not clear:
+        return Without.GAP_WITHIN_NOISE
+    if not least_gap_se:
+        return clear
+    wide = [pair for pair in clear if pair.stderr is not None and pair.gap >= least_gap_se * pair.stderr]
+    return wide or Without.GAP_BELOW_LEAST
+
+
+def _helpful_harmful(group: Sequence[ScoredInstruction]) -> Iterator[_Candidate]:
+    signed = [row for row in group if not _is_tie(row)]
+    helpful = [row for row in signed if row.score > 0]
+    harmful = [row for row in signed if row.score < 0]
+    return (_Candidate(chosen, rejected) for chosen, rejected in product(helpful, harmful))
+
+
+def _higher_lower(group: Sequence[ScoredInstruction]) -> Iterator[_Candidate]:
+    ranked = sorted(group, key=lambda row: (-row.score, row.instruction_id))
+    return (_Candidate(chosen, rejected) for chosen, rejected in combinations(ranked, 2))
+
+
+def _one_signed(group: Sequence[ScoredInstruction]) -> Without:
+    signed = [row for row in group if not _is_tie(row)]
+    if not signed:
+        return Without.TIES
+    return Without.NO_HARMFUL if signed[0].score > 0 else Without.NO_HELPFUL
+
+
+def _is_tie(row: ScoredInstruction) -> bool:
+    return row.score == 0 or abs(row.score) < _NOISE_REACH * (row.noise or 0.0)
+
+
+def _row(pair: _Candidate, heldout: bool) -> Pair:
+    chosen, rejected = pair.chosen, pair.rejected
+    ids = json.dumps({"chosen": chosen.instruction_id, "rejected": rejected.instruction_id}, separators=(",", ":"))
+    return Pair(
+        pair_id=hashlib.sha256(ids.encode()).hexdigest()[:16],
+        prompt_id=chosen.prompt_id,
+        prompt=chosen.prompt,
+        chosen=chosen.output,
+        rejected=rejected.output,
+        chosen_id=chosen.instruction_id,
+        rejected_id=rejected.instruction_id,
+        chosen_score=chosen.score,
+        rejected_score=rejected.score,
+        gap=pair.gap,
+        gap_stderr=pair.stderr,
+        split="heldout" if heldout else "train",
+    )

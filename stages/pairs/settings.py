@@ -1,0 +1,36 @@
+"""Settings of preference pairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.contract.spec import StageSettings, StageSpec
+
+
+class PairsSettings(StageSettings):
+    """How scores become preferences."""
+
+    policy: Literal["all", "best_worst", "ranked"] = Field(
+        "all",
+        description="all: every helpful with every harmful instruction of a prompt (the paper's); best_worst: the "
+        "widest gap of each prompt, whatever the signs; ranked: every combination, the higher score chosen",
+    )
+    most_per_prompt: int | None = Field(None, ge=1, description="keep at most this many of a prompt, widest gap first")
+    least_gap_se: float = Field(0.0, ge=0, description="a pair's gap in its standard errors must be at least this")
+    least_reliability: float = Field(
+        0.0, ge=0, le=1, description="gate: stop the run where the instructions' mean scores are less reliable"
+    )
+    least_pairs: int = Field(1, ge=1, description="gate: stop the run where fewer training pairs come out")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="share of pairs, by prompt, that DPO is judged on")
+    seed: int = Field(0, description="of the split")
+
+
+SPEC = StageSpec(
+    name="pairs",
+    version=1,
+    settings=PairsSettings,
+    about="turn scores into preference pairs of instructions that share a prompt",
+    inputs=("scores",),
+)
