@@ -1,0 +1,142 @@
+"""Running one shard of a task from its URI to its exit code: what `python -m stages` does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+import structlog
+
+from stages.contract.clock import now, stamp
+from stages.contract.context import StageContext
+from stages.contract.errors import ExitCode, Interrupted, StageError, bad_settings
+from stages.contract.logs import LogTee, configure, log_prefix
+from stages.contract.manifest import read_shard
+from stages.contract.outcome import INDEX_VARIABLE, Outcome, outcome_key
+from stages.contract.store import Store
+from stages.contract.task import Task, open_task
+
+
+def execute(uri: str, index: int | None = None) -> int:
+    """Runs the shard that `index` (default: JOB_COMPLETION_INDEX, else 0) means and returns the exit code."""
+    configure()
+    try:
+        store, task = open_task(uri)
+        shard = _logical_shard(task, index)
+    except StageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.code)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    tee = LogTee(store, log_prefix(task.run, task.node, task.attempt, shard))
+    tee.start()
+    try:
+        return _recorded(store, task, shard, stop)
+    finally:
+        tee.close()
+
+
+def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> int:
+    started = stamp()
+    configure()
+    log = structlog.get_logger().bind(run=task.run, node=task.node, shard=shard, attempt=task.attempt)
+    code, message = ExitCode.DONE, ""
+    try:
+        run_shard(store, task, shard, stop)
+    except StageError as error:
+        code, message = error.code, str(error)
+        log.error("stopped", code=int(code), error=message)
+    except MemoryError as error:
+        code, message = ExitCode.OUT_OF_MEMORY, f"out of memory: {error}"
+        log.error("stopped", code=int(code), error=message)
+    except (Exception, SystemExit) as error:  # a library's exit(0) would pass for a published shard
+        code, message = _unforeseen(error)
+        log.error("stopped", code=int(code), error=message)
+        traceback.print_exc()
+    outcome = Outcome(
+        shard=shard, attempt=task.attempt, code=int(code), message=message, started=started, finished=stamp()
+    )
+    try:
+        store.put(outcome_key(task.run, task.node, task.attempt, shard), outcome.model_dump_json().encode())
+    except StageError as error:
+        log.error("the outcome could not be recorded", error=str(error))
+    return int(code)
+
+
+def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            ExitCode.STORE,
+            f"the local disk is full: {text} (free space, or move TMPDIR and MONTESSORI_CACHE)",
+        )
+    # torch raises its own RuntimeError subclass; its name is compared so that torch need not be imported here
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
+        return ExitCode.OUT_OF_MEMORY, f"out of memory: {text}"
+    return ExitCode.BUG, f"{type(error).__name__}: {text}"
+
+
+def run_shard(store: Store, task: Task, shard: int, stop: threading.Event) -> None:
+    """Runs one shard in this process; what stops it comes out as an exception."""
+    if read_shard(store, task.output, shard) is not None:
+        structlog.get_logger().info("this shard is published already", node=task.node, shard=shard)
+    with tempfile.TemporaryDirectory(prefix=f"montessori-{task.node}-", ignore_cleanup_errors=True) as scratch:
+        context = StageContext(store, task, shard, Path(scratch), stop)
+        context.progress.start()
+        _watch_deadline(task, stop)
+        _run_stage(context)
+
+
+def _run_stage(context: StageContext) -> None:
+    began = time.perf_counter()
+    phase = "failed"
+    try:
+        if read_shard(context.store, context.task.output, context.shard) is None:
+            module = import_module(context.spec.entry)
+            module.run(context)
+            context.meter.peak(_peak_memory_bytes())
+        context.writer.publish()
+        phase = "done"
+    except Interrupted:
+        phase = "interrupted"
+        raise
+    finally:
+        context.progress.close(phase)
+        context.log.info(phase, seconds=round(time.perf_counter() - began, 1))
+
+
+def _watch_deadline(task: Task, stop: threading.Event) -> None:
+    """A deadline is a SIGTERM that the process sends itself: what is committed stays."""
+    if task.deadline is None:
+        return
+    timer = threading.Timer(max(0.0, (task.deadline - now()).total_seconds()), stop.set)
+    timer.daemon = True
+    timer.start()
+
+
+def _peak_memory_bytes() -> int:
+    """The largest resident size of this process or of one child."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return 1024 * max(own, children)
+
+
+def _logical_shard(task: Task, index: int | None) -> int:
+    if index is None:
+        text = os.environ.get(INDEX_VARIABLE, "0")
+        if not text.isdecimal():
+            raise bad_settings(f"{INDEX_VARIABLE} is not a number: {text!r}")
+        index = int(text)
+    if not 0 <= index < len(task.shards.indices):
+        raise bad_settings(f"index {index} is outside the task's {len(task.shards.indices)} shards", where=task.key)
+    return task.shards.indices[index]

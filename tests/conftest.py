@@ -1,0 +1,24 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stages.contract.store import FileStore, Store
+from tests.support import tiny_llama
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that downloads would pass on some machines only
+
+
+@pytest.fixture
+def file_store(tmp_path: Path) -> Store:
+    return FileStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny Llama for the session: read it, never write to it. It may serve as teacher and as student."""
+    return tiny_llama(tmp_path_factory.mktemp("tiny") / "llama")

@@ -1,0 +1,1 @@
+"""The contract, on a folder and on real S3 servers."""

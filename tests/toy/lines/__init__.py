@@ -1,0 +1,1 @@
+"""A sharded stage: multiplies numbers."""

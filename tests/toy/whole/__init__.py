@@ -1,0 +1,1 @@
+"""An unsharded stage: a folder, a table and figures."""
