@@ -1,0 +1,2 @@
+"""What the generating stages share: engines, prompts, sampling settings, seeds and the gate on their
+output."""

@@ -1,0 +1,1 @@
+"""The engines that turn prompts into sampled text, behind one protocol."""

@@ -1,0 +1,1 @@
+"""The teacher writes new instructions after seeing some: sharded over prompts."""

@@ -1,0 +1,1 @@
+"""The teacher answers the instructions that were kept: sharded over instructions."""
