@@ -1,0 +1,1 @@
+"""Trains the student on instructions and responses."""
