@@ -1,0 +1,134 @@
+"""Cross-entropy straight from hidden states, without ever holding [labels, vocabulary] for more than one
+chunk.
+
+The gradient is computed in the forward pass, chunk by chunk, while the chunk's probabilities exist: nothing
+is stored and nothing computed twice (the idea of Liger's fused linear cross-entropy, arXiv 2410.10989).
+
+Shapes: L labels, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.contract.errors import ExitCode, StageError
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """What a model does to hidden @ weight.T + bias before the softmax."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @staticmethod
+    def of(config: Any) -> HeadShape:
+        """From a Hugging Face config: Gemma caps, Cohere multiplies, Granite divides."""
+        scale = float(getattr(config, "logit_scale", None) or 1.0)
+        scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        return HeadShape(scale, getattr(config, "final_logit_softcapping", None))
+
+    def apply(self, logits: Tensor) -> Tensor:
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def pull_back(self, grad: Tensor, logits: Tensor) -> Tensor:
+        """Gradient before `apply`, given the gradient after it and the values after it."""
+        if self.softcap is not None:
+            grad = grad * (1 - (logits / self.softcap) ** 2)
+        return grad * self.scale if self.scale != 1.0 else grad
+
+
+def cross_entropy(
+    hidden_LD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_L: Tensor,
+    *,
+    chunk: int,
+    shape: HeadShape,
+) -> Tensor:
+    """−log p of each label, [L] in fp32, no gradient."""
+    parts = []
+    for hidden, labels in zip(hidden_LD.split(chunk), labels_L.split(chunk), strict=True):
+        logits = shape.apply(F.linear(hidden, weight_VD, bias_V).float())
+        parts.append(F.cross_entropy(logits, labels, reduction="none"))
+    return torch.cat(parts)
+
+
+def weighted_cross_entropy(
+    hidden_LD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    labels_L: Tensor,
+    coefficient_L: Tensor,
+    *,
+    chunk: int,
+    shape: HeadShape,
+) -> tuple[Tensor, Tensor]:
+    """(Σ coefficient·nll, nll[L]) in fp32; the sum carries the gradient for hidden, weight and bias (no
+    second order)."""
+    return _WeightedCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, coefficient_L, chunk, shape)
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_LD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        labels_L: Tensor,
+        coefficient_L: Tensor,
+        chunk: int,
+        shape: HeadShape,
+    ) -> tuple[Tensor, Tensor]:
+        grad_hidden_LD = torch.empty_like(hidden_LD)
+        grad_weight_VD = torch.zeros_like(weight_VD)
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+        nll_L = torch.empty(len(labels_L), dtype=torch.float32, device=hidden_LD.device)
+        for start in range(0, len(labels_L), chunk):
+            part = slice(start, start + chunk)
+            hidden, labels = hidden_LD[part], labels_L[part]
+            logits = shape.apply(F.linear(hidden, weight_VD, bias_V).float())
+            log_p = F.log_softmax(logits, -1)
+            nll_L[part] = -log_p.gather(1, labels[:, None])[:, 0]
+            grad = log_p.exp_()
+            grad.scatter_add_(1, labels[:, None], torch.full_like(labels[:, None], -1.0, dtype=grad.dtype))
+            grad.mul_(coefficient_L[part, None])
+            grad = shape.pull_back(grad, logits).to(weight_VD.dtype)
+            torch.mm(grad, weight_VD, out=grad_hidden_LD[part])
+            grad_weight_VD.addmm_(grad.T, hidden)
+            if grad_bias_V is not None:
+                grad_bias_V += grad.sum(0)
+        ctx.save_for_backward(grad_hidden_LD, grad_weight_VD, grad_bias_V)
+        ctx.mark_non_differentiable(nll_L)
+        return torch.dot(coefficient_L, nll_L), nll_L
+
+    @staticmethod
+    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # The sum is what backward() starts from, so its gradient is one and the stored gradients are the
+        # answer.
+        return (*ctx.saved_tensors, None, None, None, None)
+
+
+def head_of(model: Any) -> tuple[Tensor, Tensor | None]:
+    """(weight_VD, bias_V) of a causal language model's output layer.
+
+    Raises:
+        StageError: BAD_SETTINGS if the model has none.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise StageError(
+            f"{type(model).__name__} has no output embeddings",
+            code=ExitCode.BAD_SETTINGS,
+            hint="use a causal LM",
+        )
+    return head.weight, getattr(head, "bias", None)

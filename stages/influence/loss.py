@@ -1,0 +1,174 @@
+"""A student's loss on examples: (Σ nll, tokens) for each row, and the gradient of a weighted sum of rows.
+
+The body runs once over a batch; logits exist only where labels are, a chunk at a time (`head.py`). Sums are
+kept, not means: every mean (per token, per row, the papers' batches of 8) follows from them.
+
+Shapes: B rows, T tokens a row, L labels of a batch, D hidden size, R examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stages.contract.errors import ExitCode, StageError
+from stages.influence.attention import Attention, attention_arguments, use_packed_attention
+from stages.influence.examples import Example
+from stages.influence.head import HeadShape, cross_entropy, head_of, weighted_cross_entropy
+from stages.influence.packing import Batch, pack, pad
+
+Floats = npt.NDArray[np.float64]
+Consumer = Callable[[str, Tensor | None], None]
+
+# Packed and plain losses of the check below differ by rounding; anything else differs by far more.
+_CHECK_TOLERANCE = 1e-3
+
+
+class StudentLoss:
+    """Losses and gradients of a Hugging Face causal LM, whose weights may be exchanged between calls.
+
+    Args:
+        model: its parameters stay fp32 while gradients are taken; put into eval mode here (no dropout).
+        attention: see attention.py. With `padded` the model's own attention is left in place.
+        pack_tokens: tokens of a packed row, or of a padded batch.
+        chunk: labels whose logits exist at once: chunk · vocabulary · 4 bytes, three times with a gradient.
+
+    Raises:
+        StageError: BAD_SETTINGS if the packed losses are not the model's own (foreign attention or head).
+    """
+
+    def __init__(
+        self, model: Any, *, attention: Attention = "segments", pack_tokens: int = 1024, chunk: int = 128
+    ) -> None:
+        self.model = model.eval()
+        self.attention = attention
+        self.pack_tokens = pack_tokens
+        self.chunk = chunk
+        self.shape = HeadShape.of(model.config)
+        self.device = next(model.parameters()).device
+        self._consumer: Consumer | None = None
+        self._consumed: set[str] = set()
+        self._check_against_plain_model()
+        for name, parameter in model.named_parameters():
+            parameter.register_post_accumulate_grad_hook(self._hook(name))
+
+    def batches(
+        self, examples: Sequence[Example], *, shuffle: int | None = None, tokens: int | None = None
+    ) -> list[Batch]:
+        """The examples arranged for this model; `shuffle` and `tokens` arrange the same losses otherwise."""
+        arrange = pad if self.attention == "padded" else pack
+        return [b.to(self.device) for b in arrange(examples, tokens or self.pack_tokens, shuffle=shuffle)]
+
+    @torch.no_grad()
+    def sums(self, batches: Sequence[Batch], rows: int) -> Floats:
+        """Σ nll of each of `rows` examples, float64 [R]; per-token losses are fp32, their sums float64."""
+        total = torch.zeros(rows, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            nll_L = cross_entropy(
+                self._hidden(batch, self.attention),
+                *head_of(self.model),
+                batch.labels_L,
+                chunk=self.chunk,
+                shape=self.shape,
+            )
+            total.index_add_(0, batch.row_L, nll_L.double())
+        return total.cpu().numpy()
+
+    def gradient(self, batch: Batch, weights_R: Tensor, consume: Consumer) -> Tensor:
+        """Gradient of Σ_r weights[r]·Σ nll_r over one batch, handed to `consume` as it appears; returns nll [L].
+
+        `consume(name, gradient)` is called once for each parameter, with None for one that the batch did not
+        reach; the gradient is the callee's to keep. So no full gradient exists unless the callee builds one.
+        """
+        self._consumer, self._consumed = consume, set()
+        try:
+            with torch.enable_grad():
+                objective, nll_L = weighted_cross_entropy(
+                    # The flash kernel has no fp32, and gradients are fp32.
+                    self._hidden(batch, "segments" if self.attention == "varlen" else self.attention),
+                    *head_of(self.model),
+                    batch.labels_L,
+                    weights_R.to(self.device, torch.float32)[batch.row_L],
+                    chunk=self.chunk,
+                    shape=self.shape,
+                )
+                objective.backward()
+        finally:
+            self._consumer = None
+        for name, _ in self.model.named_parameters():
+            if name not in self._consumed:
+                consume(name, None)
+        return nll_L
+
+    def _hidden(self, batch: Batch, attention: Attention) -> Tensor:
+        hidden_BTD = self.model.base_model(
+            input_ids=batch.ids_BT,
+            position_ids=batch.positions_BT,
+            use_cache=False,
+            **attention_arguments(attention, batch.segments, self.device),
+        ).last_hidden_state
+        return hidden_BTD.flatten(0, 1)[batch.label_index_L]
+
+    def _hook(self, name: str) -> Callable[[Tensor], None]:
+        def hand_over(parameter: Tensor) -> None:
+            if self._consumer is None:
+                return
+            gradient, parameter.grad = parameter.grad, None
+            self._consumed.add(name)
+            self._consumer(name, gradient)
+
+        return hand_over
+
+    @torch.no_grad()
+    def _check_against_plain_model(self) -> None:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        ids = [(7 * index + 3) % vocabulary for index in range(24)]
+        examples = [Example(tuple(ids[:9]), 2), Example(tuple(ids[9:]), 3)]
+        plain = []
+        for example in examples:
+            # On padded rows the model's own attention needs no arguments: this is the model as its authors
+            # wrote it.
+            logits_TV = (
+                self.model(torch.tensor([example.ids[:-1]], device=self.device), use_cache=False).logits[0].float()
+            )
+            labels = torch.tensor(example.ids[1:], device=self.device)
+            nll = torch.nn.functional.cross_entropy(logits_TV, labels, reduction="none")
+            plain.append(nll[example.labels_from - 1 :].double().sum().item())
+        if self.attention != "padded":
+            use_packed_attention(self.model)
+        ours = self.sums(self.batches(examples), len(examples))
+        if not np.allclose(ours, plain, rtol=_CHECK_TOLERANCE, equal_nan=True):
+            raise StageError(
+                f"{type(self.model).__name__}: losses {ours.tolist()} are not the model's own {plain}",
+                code=ExitCode.BAD_SETTINGS,
+                hint="set attention: padded" if self.attention != "padded" else "this model's head is not supported",
+            )
+
+
+def not_finite(row: int) -> StageError:
+    """For a reference row whose loss at the checkpoint is NaN or infinite: no score could be finite."""
+    return StageError(
+        "the loss at the checkpoint is NaN or infinite",
+        code=ExitCode.BAD_DATA,
+        where=f"reference row at index {row}",
+        hint="look at the warm-up's losses and learning rate",
+    )
+
+
+@contextmanager
+def weights_in_place(model: Any, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The model computes with `weights` (by parameter name) inside the block; nothing is copied."""
+    own = {name: parameter.data for name, parameter in model.named_parameters()}
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.data = own[name]

@@ -1,0 +1,65 @@
+"""Settings of the influence probes, and of the audit that shares them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.contract.spec import StageSettings, StageSpec, resource
+
+PACKAGES = ("torch", "transformers")
+
+
+class ProbeSettings(StageSettings):
+    """How one probe computes; docs/influence.md explains each."""
+
+    lr: float | None = Field(
+        None, gt=0, description="learning rate of the probe's step; the warm-up's last if not given"
+    )
+    baseline: Literal["before_step", "zero_gradient_step"] = Field(
+        "zero_gradient_step",
+        description="what a score is measured against: the weights before the step (the paper's), or after a step with "
+        "a zero gradient, which leaves out the drift that momentum adds to every score alike",
+    )
+    reduction: Literal["token", "row"] = Field("token", description="the reference loss: mean over tokens or over rows")
+    forward_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="weights of the exact reference pass; gradients and updates are fp32 always"
+    )
+    max_tokens: int = Field(1024, ge=8, description="longer rows lose their end")
+    gradient_groups: int = Field(
+        8, ge=0, description="groups of reference rows behind first order's standard error; each is a model in memory"
+    )
+    attention: Literal["segments", "varlen", "padded"] = resource(
+        "segments",
+        description="how rows share a pass: packed with attention by segments (any device), packed with a "
+        "variable-length kernel (GPU), or padded",
+    )
+    pack_tokens: int = resource(1024, ge=8, description="tokens of a packed row")
+    chunk: int = resource(128, ge=1, description="labels whose logits exist at once")
+
+
+class InfluenceSettings(ProbeSettings):
+    """Which scores are computed for which candidates."""
+
+    method: Literal["exact", "first_order", "two_stage"] = Field(
+        "two_stage",
+        description="exact: a reference pass a candidate; first_order: one backward a candidate; two_stage: first "
+        "order on all and exact on those that decide pairs, or exact on all where the audit says so",
+    )
+    per_side: int = Field(
+        1, ge=1, description="two_stage: instructions at either end of a prompt that are scored exactly"
+    )
+    chunk_rows: int = resource(8, ge=1, description="prompts of one committed chunk")
+
+
+SPEC = StageSpec(
+    name="influence",
+    version=1,
+    settings=InfluenceSettings,
+    about="what one optimiser step on each candidate does to the student's reference loss",
+    inputs=("rows", "checkpoint", "reference"),
+    optional=("audit",),
+    sharded=True,
+    packages=PACKAGES,
+)

@@ -1,0 +1,161 @@
+"""A warm-up checkpoint: the student's θ and AdamW's m, v in fp32, under the names of the Hugging Face state dict.
+
+The folder is a Hugging Face folder (config, tokenizer) with
+
+    weights.safetensors  exp_avg.safetensors  exp_avg_sq.safetensors
+    optimizer.json       {"step", "lr", "betas", "eps", "weight_decay", "adam_w_mode"}
+
+Tied weights are there once, under the name that `named_parameters()` gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.contract.errors import ExitCode, StageError
+from stages.influence.adam import AdamStep
+
+WEIGHTS = "weights.safetensors"
+EXP_AVG = "exp_avg.safetensors"
+EXP_AVG_SQ = "exp_avg_sq.safetensors"
+OPTIMIZER = "optimizer.json"
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """θ, m, v by parameter name (fp32, never written) and the optimiser's constants; `step` steps are done."""
+
+    weights: dict[str, Tensor]
+    exp_avg: dict[str, Tensor]
+    exp_avg_sq: dict[str, Tensor]
+    step: int
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+
+    def next_step(self, lr: float | None = None) -> AdamStep:
+        """The constants of the step after this checkpoint, at its own or another learning rate."""
+        return AdamStep(self.lr if lr is None else lr, *self.betas, self.eps, self.weight_decay, self.step + 1)
+
+    def to(self, device: torch.device) -> AdamState:
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+        weights, exp_avg, exp_avg_sq = moved(self.weights), moved(self.exp_avg), moved(self.exp_avg_sq)
+        return replace(self, weights=weights, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+
+    def save(self, folder: Path) -> None:
+        """Writes the four files; config and tokenizer are the caller's (`save_pretrained`)."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in (
+            (WEIGHTS, self.weights),
+            (EXP_AVG, self.exp_avg),
+            (EXP_AVG_SQ, self.exp_avg_sq),
+        ):
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / name)
+        constants = {
+            "step": self.step,
+            "lr": self.lr,
+            "betas": list(self.betas),
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "adam_w_mode": True,
+        }
+        (folder / OPTIMIZER).write_text(json.dumps(constants, indent=2) + "\n")
+
+
+def load_state(folder: Path, model: Any) -> AdamState:
+    """Reads and checks a checkpoint for `model`.
+
+    Raises:
+        StageError: BAD_DATA, naming file and key: a missing or unreadable file, a tensor missing, of another
+            shape or dtype (a checkpoint of another model), NaN or infinity, a negative v, a v that is zero throughout
+            (the optimiser never saw that parameter, and the first step would divide by eps).
+    """
+    constants = _read_optimizer(folder / OPTIMIZER)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    aliases = {name for name, _ in model.named_parameters(remove_duplicate=False)} - shapes.keys()
+    weights, exp_avg, exp_avg_sq = (
+        _read_tensors(folder / file, shapes, aliases) for file in (WEIGHTS, EXP_AVG, EXP_AVG_SQ)
+    )
+    for name, v in exp_avg_sq.items():
+        where = f"{folder / EXP_AVG_SQ}: {name}"
+        if v.min() < 0:
+            raise _bad("second moments below zero", where)
+        if v.max() == 0:
+            raise _bad("second moments are zero throughout", where, "the warm-up must train this parameter")
+    return AdamState(weights, exp_avg, exp_avg_sq, **constants)
+
+
+def build_student(folder: Path) -> Any:
+    """The folder's architecture in fp32 with weights yet unset: `Prober` puts the checkpoint's in."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise _bad(f"not a Hugging Face model: {error}", str(folder)) from error
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # Tying is part of the initialisation that was skipped.
+    model.tie_weights()
+    return model
+
+
+def _read_optimizer(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+        beta1, beta2 = (float(beta) for beta in raw["betas"])
+        step, lr, eps = int(raw["step"]), float(raw["lr"]), float(raw["eps"])
+        weight_decay = float(raw["weight_decay"])
+    except OSError as error:
+        raise _bad(f"cannot be read: {error}", str(path), "is this a warm-up checkpoint?") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _bad(f"not an optimizer's constants: {error!r}", str(path)) from error
+    if step < 1:
+        raise _bad("the warm-up took no step", f"{path}: step")
+    if eps <= 0:
+        raise _bad("must be above zero: a weight that no batch has reached has v = 0", f"{path}: eps")
+    if weight_decay and not raw.get("adam_w_mode", True):
+        raise _bad("Adam with L2 decay, not AdamW", f"{path}: adam_w_mode", "warm up with AdamW or weight_decay 0")
+    return {"step": step, "lr": lr, "betas": (beta1, beta2), "eps": eps, "weight_decay": weight_decay}
+
+
+def _read_tensors(path: Path, shapes: dict[str, torch.Size], aliases: set[str]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _bad(f"cannot be read: {error}", str(path), "is this a warm-up checkpoint?") from error
+    another = "is this the checkpoint of another model?"
+    foreign = sorted(tensors.keys() - shapes.keys() - aliases)
+    if foreign:
+        raise _bad("the model has no such parameter", f"{path}: {foreign[0]}", another)
+    for name, shape in shapes.items():
+        where = f"{path}: {name}"
+        if name not in tensors:
+            raise _bad("missing", where, another)
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise _bad(f"shape {tuple(tensor.shape)}, the model's is {tuple(shape)}", where, another)
+        if tensor.dtype != torch.float32:
+            raise _bad(f"dtype {tensor.dtype}, not float32", where, "export fp32 master weights and moments")
+        if not torch.isfinite(tensor).all():
+            raise _bad("holds NaN or infinity", where)
+    return {name: tensors[name] for name in shapes}
+
+
+def _bad(message: str, where: str, hint: str | None = None) -> StageError:
+    return StageError(message, code=ExitCode.BAD_DATA, where=where, hint=hint)

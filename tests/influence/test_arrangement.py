@@ -1,0 +1,149 @@
+"""Packed = padded = one row at a time, and the head in chunks = the head at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from stages.contract.errors import ExitCode, StageError
+from stages.influence.examples import Example
+from stages.influence.head import HeadShape, cross_entropy, weighted_cross_entropy
+from stages.influence.loss import StudentLoss
+from stages.influence.packing import pack, pad
+from tests.influence.builders import VOCABULARY, examples, llama
+
+SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}
+STUDENTS = {
+    "llama": llama,
+    "mistral with a window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=8)),
+    "gemma2 with soft caps": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**GROUPED, sliding_window=8, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256)),
+}
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_packed_losses_and_gradients_equal_padded_ones(student: str) -> None:
+    torch.manual_seed(0)
+    packed = StudentLoss(STUDENTS[student](), attention="segments", pack_tokens=64, chunk=7)
+    torch.manual_seed(0)
+    padded = StudentLoss(STUDENTS[student](), attention="padded", pack_tokens=200)
+    rows = examples(12, seed=3)
+    assert packed.sums(packed.batches(rows), 12) == pytest.approx(padded.sums(padded.batches(rows), 12), rel=1e-5)
+    ours, theirs = _gradient(packed, rows), _gradient(padded, rows)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_losses_are_those_of_the_model_itself() -> None:
+    (row,) = examples(1, seed=4)
+    model = llama()
+    labels = torch.tensor([row.ids]).masked_fill(torch.arange(len(row.ids)) < row.labels_from, -100)
+    own = model(torch.tensor([row.ids]), labels=labels).loss
+    own.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    loss = StudentLoss(model)
+    assert loss.sums(loss.batches([row]), 1)[0] / row.tokens == pytest.approx(own.item(), rel=1e-6)
+    for name, gradient in _gradient(loss, [row], weight=1 / row.tokens).items():
+        torch.testing.assert_close(gradient, gradients[name], rtol=1e-4, atol=1e-6)
+
+
+def test_packing_wastes_little_and_loses_no_row() -> None:
+    rows = examples(200, seed=6)
+    batches = pack(rows, 64)
+    assert sorted(r for b in batches for r in b.row_L.unique().tolist()) == list(range(200))
+    assert all(b.tokens <= 64 for b in batches)
+    computed = sum(b.tokens for b in batches)
+    assert computed == sum(len(r.ids) - 1 for r in rows)
+    assert len(batches) <= 1.1 * computed / 64
+    assert sum(b.tokens for b in pad(rows, 64)) < 1.2 * computed
+
+
+def test_a_row_longer_than_the_pack_gets_a_pack_of_its_own() -> None:
+    batches = pack([Example(tuple(range(50)), 3), Example((1, 2, 3), 1)], 16)
+    assert sorted(b.tokens for b in batches) == [2, 49]
+
+
+def test_another_arrangement_has_the_same_labels() -> None:
+    rows = examples(30, seed=7)
+    for batches in (
+        pack(rows, 64),
+        pack(rows, 64, shuffle=1),
+        pack(rows, 100, shuffle=2),
+        pad(rows, 64, shuffle=3),
+    ):
+        for index, row in enumerate(rows):
+            found = torch.cat([b.labels_L[b.row_L == index] for b in batches]).tolist()
+            assert tuple(found) == row.ids[row.labels_from :]
+            inputs = torch.cat([b.ids_BT.flatten()[b.label_index_L[b.row_L == index]] for b in batches]).tolist()
+            assert tuple(inputs) == row.ids[row.labels_from - 1 : -1]
+
+
+@pytest.mark.parametrize("shape", [HeadShape(), HeadShape(scale=0.5), HeadShape(scale=2.0, softcap=3.0)])
+def test_the_head_in_chunks_equals_autograd_over_all_logits(shape: HeadShape) -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(23, 8), torch.randn(31, 8), torch.randn(31)
+    labels, coefficients = torch.randint(0, 31, (23,)), torch.rand(23)
+    gradients, sums = [], []
+    for fused in (True, False):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+        if fused:
+            total, nll = weighted_cross_entropy(*leaves, labels, coefficients, chunk=5, shape=shape)
+        else:
+            logits = shape.apply(torch.nn.functional.linear(*leaves))
+            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+            total = (nll * coefficients).sum()
+        total.backward()
+        gradients.append([leaf.grad for leaf in leaves])
+        sums.append(nll.detach())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*sums)
+    torch.testing.assert_close(cross_entropy(hidden, weight, bias, labels, chunk=4, shape=shape), sums[1])
+
+
+def test_logits_exist_for_one_chunk_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    linear = torch.nn.functional.linear
+
+    def watched(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if weight.shape[0] == VOCABULARY:
+            seen.append(x.shape[0])
+        return linear(x, weight, bias)
+
+    loss = StudentLoss(llama(), pack_tokens=256, chunk=8)
+    monkeypatch.setattr("stages.influence.head.F.linear", watched)
+    rows = examples(8, seed=8)
+    loss.sums(loss.batches(rows), 8)
+    _gradient(loss, rows)
+    assert sum(seen) == 2 * sum(row.tokens for row in rows) and max(seen) == 8
+
+
+def test_a_head_that_is_not_reproduced_is_refused() -> None:
+    model = llama()
+    model.lm_head.register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(StageError, match="are not the model's own") as caught:
+        StudentLoss(model)
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+
+
+def _gradient(loss: StudentLoss, rows: list[Example], weight: float = 1.0) -> dict[str, torch.Tensor]:
+    total: dict[str, torch.Tensor] = {}
+
+    def add(name: str, gradient: torch.Tensor | None) -> None:
+        if gradient is not None:
+            total[name] = total.get(name, 0) + gradient
+
+    for batch in loss.batches(rows):
+        loss.gradient(batch, torch.full((len(rows),), weight), add)
+    return total

@@ -1,0 +1,124 @@
+"""σ, standard errors, the audit, the choice of candidates, the released arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stages.influence.audit import audit
+from stages.influence.noise import exact_noise, first_order_noise
+from stages.influence.paper import paper_score
+from stages.influence.scores import paired_score, row_weights, standard_error
+from stages.influence.select import Scored, audit_sample, deciding, in_audit
+from tests.influence.builders import llama, prober
+
+
+def test_sigma_is_of_the_size_of_the_error_against_the_oracle(state, reference, candidates, oracle) -> None:
+    probe = prober(state, reference)
+    errors = [probe.exact(c).score - oracle.score(c) for c in candidates]
+    sigma = exact_noise(probe, candidates, draws=4)
+    assert 0.5 < sigma / np.sqrt(np.mean(np.square(errors))) < 2
+
+
+def test_first_orders_sigma_is_far_below_its_scores(state, reference, candidates) -> None:
+    probe = prober(state, reference)
+    sigma = first_order_noise(probe, candidates[:4])
+    assert 0 < sigma < 1e-4 * np.std([probe.first_order(c).score for c in candidates])
+
+
+def test_bf16_has_the_larger_sigma(state, reference, candidates) -> None:
+    low = exact_noise(prober(state, reference, forward_dtype="bfloat16"), candidates[:3])
+    assert low > 100 * exact_noise(prober(state, reference), candidates[:3])
+
+
+def test_the_standard_error_covers_the_truth_as_often_as_it_should() -> None:
+    dice, hits, runs = np.random.default_rng(0), 0, 2000
+    for _ in range(runs):
+        tokens = dice.integers(20, 200, 40)
+        gain = 0.01 * tokens + dice.normal(0, 0.2, 40) * np.sqrt(tokens)
+        score, stderr = paired_score(100 + gain, np.full(40, 100.0), tokens, "token")
+        hits += abs(score - 0.01) < 1.96 * stderr
+    assert 0.92 < hits / runs < 0.97
+
+
+def test_row_means_weigh_rows_alike() -> None:
+    before, after, tokens = np.array([10.0, 30.0]), np.array([8.0, 20.0]), np.array([2, 100])
+    assert paired_score(before, after, tokens, "row")[0] == pytest.approx((1.0 + 0.1) / 2)
+    assert paired_score(before, after, tokens, "token")[0] == pytest.approx(12 / 102)
+    assert (row_weights(tokens, "row") * tokens).sum() == pytest.approx(1)
+
+
+def test_one_reference_row_has_no_standard_error() -> None:
+    assert math.isnan(standard_error(np.array([1.0]), np.array([1.0])))
+
+
+def test_good_agreement_keeps_two_stages_and_bad_agreement_falls_back() -> None:
+    exact = np.random.default_rng(1).normal(size=50)
+    good = audit(2 * exact + 0.001, exact)
+    assert (good.decision, good.recall_top, good.recall_bottom) == ("two_stage", 1.0, 1.0)
+    assert good.spearman == pytest.approx(1) and good.pearson == pytest.approx(1)
+    bad = audit(np.random.default_rng(2).normal(size=50), exact)
+    assert bad.decision == "exact" and bad.spearman < 0.9
+
+
+@pytest.mark.parametrize("first_order", [[], [1.0, 2.0], [1.0, 1.0, 1.0], [math.nan, 1.0, 2.0]])
+def test_what_cannot_be_measured_is_not_trusted(first_order: list[float]) -> None:
+    result = audit(first_order, list(range(len(first_order))))
+    assert result.decision == "exact" and result.figures()["spearman"] is None
+
+
+def test_recall_counts_the_exact_tenths() -> None:
+    exact = np.arange(20.0)
+    swapped = exact.copy()
+    swapped[[19, 10]] = swapped[[10, 19]]
+    result = audit(swapped, exact)
+    assert (result.recall_top, result.recall_bottom) == (0.5, 1.0)
+
+
+def test_the_extremes_of_each_prompt_decide() -> None:
+    rows = [Scored(f"{p}{i}", p, score) for p in "ab" for i, score in enumerate([3.0, -1.0, 0.0, 5.0])]
+    rows += [Scored("alone", "c", 9.0), Scored("bad", "a", math.nan)]
+    assert deciding(rows) == {"a1", "a3", "b1", "b3"}
+    assert deciding(reversed(rows), per_side=2) == {row.candidate_id for row in rows[:8]}
+
+
+def test_equal_scores_are_chosen_by_id_whatever_the_order() -> None:
+    rows = [Scored(name, "p", 0.0) for name in "cabd"]
+    assert deciding(rows) == deciding(sorted(rows)) == {"a", "d"}
+
+
+def test_the_audit_sample_does_not_depend_on_the_sharding() -> None:
+    ids = [f"{i:016x}" for i in range(4000)]
+    whole = {i for i in ids if in_audit(i, 0.1)}
+    assert whole == {i for shard in range(7) for i in ids[shard::7] if in_audit(i, 0.1)}
+    assert 330 < len(whole) < 470
+    assert audit_sample(ids, 50) == audit_sample(ids[::-1], 50) and len(audit_sample(ids, 50)) == 50
+
+
+def test_the_released_arithmetic_in_fp32_is_the_mean_of_batch_means(state, reference, candidates, oracle) -> None:
+    released = [
+        paper_score(llama(), state, c, reference, dtype=torch.float32, pad_to=64, batch_size=5) for c in candidates[:3]
+    ]
+    tokens = np.array([e.tokens for e in reference])
+    start = {name: weight.double() for name, weight in state.weights.items()}
+    for candidate, score in zip(candidates, released, strict=False):
+        change = oracle.reference_nll(start) - oracle.reference_nll(oracle.stepped(oracle.gradient(start, candidate)))
+        means = [change[i : i + 5].sum() / tokens[i : i + 5].sum() for i in (0, 5, 10)]
+        assert score == pytest.approx(np.mean(means), abs=1e-6)
+
+
+def test_the_released_score_depends_on_the_number_of_gpus(state, reference, candidates) -> None:
+    one, eight = (
+        paper_score(llama(), state, candidates[0], reference, dtype=torch.float32, pad_to=64, world_size=n)
+        for n in (1, 8)
+    )
+    assert abs(one - eight) > 1e-5
+
+
+def test_bf16_weights_swallow_a_small_step(state, reference, candidates) -> None:
+    truth = prober(state, reference, lr=5e-6, baseline="before_step").exact(candidates[0]).score
+    released = paper_score(llama(), state, candidates[0], reference, lr=5e-6, pad_to=64)
+    assert abs(released - truth) > 0.5 * abs(truth)
