@@ -1,0 +1,85 @@
+"""evaluate: students and held-out reference rows → one row a student and reference row: Σ nll and tokens.
+
+The rows are encoded and masked exactly as influence does it (`stages/influence/examples.py`), so the two
+losses are the same quantity on two halves of the reference.
+"""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.contract.context import StageContext
+from stages.contract.errors import bad_data, bad_settings
+from stages.contract.tables import make_table
+from stages.evaluate.bootstrap import Counts, Floats, PairedBootstrap
+from stages.evaluate.compare import compare
+from stages.evaluate.settings import EvaluateSettings
+
+PREFIX = "student."
+HELDOUT = "heldout"
+ROWS = pa.schema([("student", pa.string()), ("ref_id", pa.string()), ("nll", pa.float64()), ("tokens", pa.int32())])
+
+
+def run(context: StageContext) -> None:
+    settings: EvaluateSettings = context.settings
+    reference = [
+        (row["ref_id"], row["instruction"], row["response"]) for row in context.table("reference", HELDOUT).to_pylist()
+    ]
+    inputs = context.names(PREFIX)
+    if not inputs:
+        raise bad_settings("there is no student to evaluate", where=context.task.key, hint="name inputs student.NAME")
+    context.progress.begin(len(inputs) * len(reference), phase="measuring")
+    losses: dict[str, tuple[Floats, Counts]] = {}
+    for name in inputs:
+        context.check_stop()
+        losses[name.removeprefix(PREFIX)] = _losses(context, context.model(name), reference)
+        context.progress.advance(len(reference))
+        context.meter.count(rows_in=len(reference), rows_kept=len(reference))
+    bootstrap = PairedBootstrap(
+        len(reference), resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed
+    )
+    rows: list[dict[str, Any]] = [
+        {"student": student, "ref_id": ref_id, "nll": float(nll), "tokens": int(tokens)}
+        for student, each in losses.items()
+        for (ref_id, _, _), nll, tokens in zip(reference, *each, strict=True)
+    ]
+    with context.meter.phase("compute"):
+        figures = compare(losses, bootstrap)
+    context.publish(tables={"rows": make_table(rows, ROWS)}, figures={**figures, "confidence": settings.confidence})
+
+
+def _losses(context: StageContext, folder: Path, reference: list[tuple[str, str, str]]) -> tuple[Floats, Counts]:
+    """(Σ nll [R], tokens [R]) of one student; nothing of it stays in memory."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from stages.influence.examples import Encoder
+    from stages.influence.loss import StudentLoss
+
+    settings: EvaluateSettings = context.settings
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with context.meter.phase("load"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.precision))
+        except (OSError, ValueError) as error:
+            raise bad_data(f"not a model that can be loaded: {error}", where=str(folder)) from error
+        model.to(device)
+    with context.meter.phase("compute", devices=1):
+        longest = min(settings.max_tokens, getattr(model.config, "max_position_embeddings", settings.max_tokens))
+        examples = Encoder(tokenizer, longest).encode_reference(reference)
+        loss = StudentLoss(model, attention=settings.attention, pack_tokens=settings.pack_tokens)
+        nll_R = loss.sums(loss.batches(examples), len(examples))
+    tokens_R = np.array([example.tokens for example in examples], dtype=np.int64)
+    context.meter.count(tokens=sum(len(example.ids) for example in examples))
+    if not np.isfinite(nll_R).all():
+        worst = reference[int(np.flatnonzero(~np.isfinite(nll_R))[0])][0]
+        raise bad_data("the student's loss is not a number", where=f"{folder}, reference row {worst}")
+    del loss, model
+    gc.collect()
+    return nll_R, tokens_R

@@ -1,0 +1,103 @@
+"""The run's nodes as the report reads them: by name, by branch and by stage; those that a recipe lacks are None."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from stages.contract.artifact import Artifact
+from stages.contract.ledger import Ledger
+from stages.contract.manifest import ROWS, Manifest
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node's artifact."""
+
+    name: str
+    artifact: Artifact
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.artifact.manifest
+
+    @property
+    def stage(self) -> str:
+        return self.manifest.stage
+
+    @property
+    def branch(self) -> str:
+        """What stands before the dot: `it1`, `tailored`, …; empty for nodes that the whole run shares."""
+        return self.name.partition(".")[0] if "." in self.name else ""
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.manifest.ledger
+
+    @cached_property
+    def figures(self) -> Row:
+        """The stage's own numbers; of several shards those of the first (counts of rows come from tables)."""
+        return self.manifest.figures or next(self.artifact.shards()).figures
+
+    def rows(self, table: str = ROWS, columns: Iterable[str] | None = None) -> list[Row]:
+        """A table's rows; none where the artifact has no such table."""
+        if table not in self.manifest.tables:
+            return []
+        found = self.artifact.table(table)
+        if columns is not None:
+            found = found.select([name for name in columns if name in found.column_names])
+        rows: list[Row] = found.to_pylist()
+        return rows
+
+    def input_digest(self, name: str) -> str | None:
+        """Digest of one of the node's own inputs."""
+        found: str | None = self.manifest.inputs.get(name, {}).get("digest")
+        return found
+
+
+class Nodes:
+    """All nodes of a run, in the order in which they depend on each other."""
+
+    def __init__(self, artifacts: Iterable[tuple[str, Artifact]], edges: Iterable[tuple[str, str, str]]) -> None:
+        found = {name: Node(name, artifact) for name, artifact in artifacts}
+        self.edges = [(source, target) for source, target, _ in edges if source in found and target in found]
+        # Edges come in the recipe's order: the run's own branch before those that it is compared with.
+        names = dict.fromkeys([*(name for edge in self.edges for name in edge), *found])
+        self._nodes = {name: found[name] for name in _ordered(list(names), self.edges)}
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def get(self, name: str) -> Node | None:
+        return self._nodes.get(name)
+
+    def of_stage(self, stage: str) -> list[Node]:
+        return [node for node in self if node.stage == stage]
+
+    def latest(self, stage: str) -> Node | None:
+        """The last node of a stage: of several iterations the one that the final teacher rests on."""
+        return next(iter(reversed(self.of_stage(stage))), None)
+
+    def upstream(self, name: str) -> list[Node]:
+        """A node and everything that it was made from."""
+        wanted = {name}
+        for node in reversed(list(self)):
+            if node.name in wanted:
+                wanted.update(source for source, target in self.edges if target == node.name)
+        return [node for node in self if node.name in wanted]
+
+
+def _ordered(names: list[str], edges: list[tuple[str, str]]) -> list[str]:
+    """Names so that each comes after what it depends on; of several possible ones the one given first."""
+    left = list(names)
+    done: list[str] = []
+    while left:
+        waiting = {target for source, target in edges if source in left}
+        ready = next((name for name in left if name not in waiting), left[0])
+        left.remove(ready)
+        done.append(ready)
+    return done

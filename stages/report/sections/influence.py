@@ -1,0 +1,130 @@
+"""Influence of the data before and after the teacher's update."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from statistics import median, pstdev
+from typing import Any
+
+from stages.evaluate.bootstrap import Interval
+from stages.report.branches import Branches
+from stages.report.draw.charts import histogram, stacked
+from stages.report.nodes import Node, Nodes
+from stages.report.section import Figure, Section, Table, left_out
+from stages.report.statistics import Difference, Scores, difference, mean
+from stages.report.words import common_exponent, count, fixed, percent, plural, signed, unit
+
+TITLE = "Influence before and after"
+_COLUMNS = ("prompt_id", "score", "tie")
+
+
+def section(nodes: Nodes, branches: Branches) -> Section:
+    scored = {node.name: Scores.of(node.rows(columns=_COLUMNS)) for node in nodes.of_stage("influence")}
+    scored = {name: scores for name, scores in scored.items() if scores.values}
+    if not scored:
+        return left_out("influence", TITLE, "This run measured no influence.")
+    after = next((name for name in scored if name == f"{branches.main}.influence"), None)
+    before = next(
+        (name for name in (f"{branches.baseline}.influence", *scored) if name in scored and name != after), None
+    )
+    means = {name: mean(scores) for name, scores in scored.items()}
+    shown = [name for name in (before, after) if name is not None]
+    figure = Figure(
+        "influence",
+        histogram(
+            {_short(name): scored[name].values for name in shown},
+            {_short(name): means[name] for name in shown},
+            {_short(name): branches.colour(_short(name)) for name in shown},
+            x_label="influence of a row: reference loss before minus after one step",
+            title="Distribution of influence scores",
+        ),
+        "To the right of the dashed line a row lowers the student's loss on the reference. Dots are means, bars "
+        "through them 95 % intervals (prompts resampled). The last bars hold the outermost half per cent.",
+    )
+    shares = Figure(
+        "helpful",
+        stacked(
+            [(_short(name), _shares(scores)) for name, scores in scored.items()],
+            title="Share of rows that help, harm, or are within numerical noise",
+            colours=("d", "b", "a"),
+        ),
+        "A tie is a score within twice its numerical noise of 0.",
+    )
+    exponent = common_exponent([each for mean in means.values() for each in (mean.low, mean.high)])
+    table = Table(
+        f"Scores by data set{unit(exponent)}",
+        ["data", "rows", "mean influence", "95 % interval", "median", "st. dev.", "helpful", "harmful", "ties"],
+        [_row(name, scored[name], means[name], exponent) for name in scored],
+        numeric=range(1, 9),
+    )
+    numbers: dict[str, Any] = {
+        "data": {name: _numbers(scored[name], means[name]) for name in scored},
+        "before": before,
+        "after": after,
+    }
+    text = [
+        "Positive influence: one optimiser step on the row lowers the student's loss on the reference's probe rows."
+    ]
+    if before and after:
+        first, second = nodes.get(before), nodes.get(after)
+        assert first is not None and second is not None
+        same = _same_probe(first, second)
+        moved = difference(scored[before], scored[after])
+        numbers["difference"] = {**asdict(moved.interval), "paired_prompts": moved.prompts, "same_probe": same}
+        text.append(_moved(before, after, moved, same))
+    else:
+        text.append("There is only one set of data with scores, so nothing to compare it with.")
+    return Section("influence", TITLE, text, [figure, shares, table], numbers)
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".influence")
+
+
+def _shares(scores: Scores) -> dict[str, float]:
+    rows = len(scores.values)
+    return {"helpful": scores.helpful / rows, "harmful": scores.harmful / rows, "tie": scores.ties / rows}
+
+
+def _row(name: str, scores: Scores, average: Interval, exponent: int) -> list[str]:
+    def scaled(value: float) -> str:
+        return fixed(value / 10.0**exponent, 3)
+
+    shares = _shares(scores)
+    return [
+        _short(name),
+        count(len(scores.values)),
+        scaled(average.value),
+        f"{scaled(average.low)} … {scaled(average.high)}",
+        scaled(median(scores.values)),
+        scaled(pstdev(scores.values)),
+        percent(shares["helpful"]),
+        percent(shares["harmful"]),
+        count(scores.ties),
+    ]
+
+
+def _numbers(scores: Scores, average: Interval) -> dict[str, Any]:
+    rows = len(scores.values)
+    return {"rows": rows, "mean": asdict(average), "helpful": scores.helpful / rows, "ties": scores.ties}
+
+
+def _same_probe(first: Node, second: Node) -> bool:
+    """Whether two nodes measured with the same student checkpoint on the same reference rows."""
+    return all(first.input_digest(each) == second.input_digest(each) for each in ("checkpoint", "reference"))
+
+
+def _moved(before: str, after: str, moved: Difference, same: bool) -> str:
+    how = (
+        f"paired over {plural(moved.prompts, 'prompt')} that both teachers were given"
+        if moved.prompts
+        else "not paired: the two data sets share too few prompts"
+    )
+    interval = moved.interval
+    text = (
+        f"From {_short(before)} to {_short(after)} the mean moves by {signed(interval.value)} "
+        f"(95 % interval {signed(interval.low)} to {signed(interval.high)}, {how})."
+    )
+    if not same:
+        text += " The two were measured with different student checkpoints or reference rows: compare with care."
+    return text

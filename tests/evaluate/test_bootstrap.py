@@ -1,0 +1,51 @@
+"""The paired bootstrap: its intervals against what they must contain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.evaluate.bootstrap import PairedBootstrap, token_mean
+from stages.evaluate.compare import compare
+
+ROWS = 200
+TOKENS_R = np.random.default_rng(0).integers(20, 400, ROWS)
+LOSS_R = np.random.default_rng(1).normal(2.0, 0.5, ROWS)  # rows differ far more than students do
+BASE = (LOSS_R * TOKENS_R, TOKENS_R)
+BETTER = ((LOSS_R - 0.01 + np.random.default_rng(2).normal(0, 0.01, ROWS)) * TOKENS_R, TOKENS_R)
+SAME = ((LOSS_R + np.random.default_rng(3).normal(0, 0.01, ROWS)) * TOKENS_R, TOKENS_R)
+BOOTSTRAP = PairedBootstrap(ROWS, resamples=2000, confidence=0.95, seed=0)
+
+
+def test_a_small_difference_shows_only_because_rows_are_paired() -> None:
+    figures = compare({"better": BETTER, "base": BASE}, BOOTSTRAP)
+    (difference,) = figures["differences"]
+    assert (difference["first"], difference["second"]) == ("better", "base")
+    assert -0.015 < difference["low"] < difference["value"] < difference["high"] < -0.005
+    students = figures["students"]
+    assert students["better"]["high"] > students["base"]["low"]  # unpaired, the two intervals overlap
+
+
+def test_no_difference_has_an_interval_around_zero() -> None:
+    (difference,) = compare({"same": SAME, "base": BASE}, BOOTSTRAP)["differences"]
+    assert difference["low"] < 0 < difference["high"]
+
+
+def test_the_interval_is_that_of_the_normal_approximation_of_a_ratio() -> None:
+    nll_R, tokens_R = BASE
+    value = token_mean(nll_R, tokens_R)
+    residual_R = (nll_R - value * tokens_R) / tokens_R.mean()
+    expected = 1.96 * residual_R.std() / np.sqrt(ROWS)
+    interval = BOOTSTRAP.interval(value, BOOTSTRAP.means(nll_R, tokens_R))
+    assert abs((interval.high - interval.low) / 2 - expected) < 0.08 * expected
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
+    again = PairedBootstrap(ROWS, resamples=2000, confidence=0.95, seed=0)
+    other = PairedBootstrap(ROWS, resamples=2000, confidence=0.95, seed=1)
+    assert np.array_equal(BOOTSTRAP.means(*BASE), again.means(*BASE))
+    assert not np.array_equal(BOOTSTRAP.means(*BASE), other.means(*BASE))
+
+
+def test_students_of_different_tokenizers_are_not_compared() -> None:
+    figures = compare({"base": BASE, "foreign": (BASE[0], TOKENS_R + 1)}, BOOTSTRAP)
+    assert figures["differences"] == [] and set(figures["students"]) == {"base", "foreign"}
