@@ -1,0 +1,1 @@
+"""The order: recipe → graph → what to do next; the command line; running the graph as local processes."""

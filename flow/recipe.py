@@ -1,0 +1,308 @@
+"""A recipe: one readable YAML file that says everything about a run, checked as a whole before anything starts.
+
+Sections carry the stages' names and are validated by the stages' own settings classes. Values come, strongest first,
+from `--set dpo.beta=0.2`, from the environment (`MONTESSORI__DPO__BETA=0.2`), from the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stages.contract.catalog import spec
+from stages.contract.errors import StageError, bad_settings
+from stages.contract.spec import StageSettings
+from stages.models.settings import ModelSource
+
+ENVIRONMENT_PREFIX = "MONTESSORI__"
+# Sections that a user writes; the report's settings are made by the graph.
+SECTIONS = (
+    "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
+    "sft", "evaluate",
+)  # fmt: skip
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+
+
+class RunSettings(BaseModel):
+    """How a run is carried out; nothing here changes what it makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shards: dict[str, int] = Field({}, description="shards by stage, such as {influence: 64}; 1 where not named")
+    retries: int = Field(3, ge=0, description="failures of one shard that are tried again")
+    jobs: int = Field(1, ge=1, description="shards that a local run works on at once")
+
+    @field_validator("shards")
+    @classmethod
+    def _known_and_sharded(cls, value: dict[str, int]) -> dict[str, int]:
+        for stage, count in value.items():
+            if stage not in SECTIONS:
+                raise ValueError(f"there is no stage {stage!r}{_nearest(stage, SECTIONS)}")
+            if count < 1:
+                raise ValueError(f"{stage} needs at least one shard")
+            if count > 1 and not spec(stage).sharded:
+                raise ValueError(f"{stage} cannot be sharded")
+        return value
+
+
+class RecipeBase(BaseSettings):
+    """The part of a recipe that is not a stage's section."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    name: str = Field(description="the run's name: lower-case letters, digits and dashes, at most 40")
+    about: str = Field("", description="what the run is for, in a sentence")
+    method: Literal["montessori", "self-instruct"] = Field(
+        "montessori", description="self-instruct generates with the unmodified teacher and trains the student"
+    )
+    store: str = Field("file:.montessori", description="where artifacts live: a folder or s3://bucket/prefix")
+    iterations: int = Field(1, ge=1, le=10, description="rounds of probing and teacher training")
+    iterate_teacher: Literal["previous", "base"] = Field(
+        "previous", description="which weights DPO starts from in iteration 2 and later"
+    )
+    compare: tuple[Literal["self-instruct"], ...] = Field(
+        (), description="sibling branches: students trained on other teachers' data, with all else equal"
+    )
+    measure: bool = Field(True, description="score the final data of every branch, to compare their influence")
+    teacher: ModelSource = Field(description="the model that writes the data")
+    student: ModelSource = Field(description="the model that learns from it")
+    fresh: dict[str, dict[str, Any]] = Field(
+        {}, description="settings of the final data's stages where they differ, by section"
+    )
+    run: RunSettings = RunSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("a run's name has lower-case letters, digits and dashes only, at most 40")
+        return value
+
+    @model_validator(mode="after")
+    def _fresh_sections(self) -> RecipeBase:
+        allowed = ("instructions", "curate", "responses", "influence")
+        for section, values in self.fresh.items():
+            if section not in allowed:
+                raise ValueError(f"fresh has no section {section!r}{_nearest(section, allowed)}")
+            self.fresh_settings(section, values)
+        return self
+
+    @model_validator(mode="after")
+    def _audit_probes_as_influence_does(self) -> RecipeBase:
+        audit, influence = self.section("audit"), self.section("influence")
+        for name in sorted(type(audit).model_fields.keys() & type(influence).model_fields):
+            # By value: a recipe that comes back from the store has every field set.
+            if getattr(audit, name) != type(audit).model_fields[name].default:
+                raise ValueError(f"audit.{name}: the audit probes as influence does; set influence.{name}")
+        return self
+
+    def section(self, stage: str) -> StageSettings:
+        value = getattr(self, stage)
+        assert isinstance(value, StageSettings)
+        return value
+
+    def fresh_settings(self, stage: str, overrides: Mapping[str, Any] | None = None) -> StageSettings:
+        """A stage's settings for the final data: its section, with what `fresh` says on top."""
+        values = self.fresh.get(stage, {}) if overrides is None else overrides
+        base = self.section(stage)
+        merged = merge(base.model_dump(mode="json", exclude_unset=True), values)
+        try:
+            return type(base).model_validate(merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"fresh.{stage}.{_dotted(first['loc'])}: {first['msg']}") from None
+
+
+def recipe_class() -> type[RecipeBase]:
+    """`RecipeBase` with one field for every stage's section."""
+    fields: dict[str, Any] = {}
+    for stage in SECTIONS:
+        declared = spec(stage)
+        try:
+            default = declared.settings()
+        except ValidationError:  # a section with a value that has no default must be written
+            fields[stage] = (declared.settings, Field(description=declared.about))
+        else:
+            fields[stage] = (declared.settings, Field(default, description=declared.about))
+    return create_model("Recipe", __base__=RecipeBase, **fields)
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> RecipeBase:
+    """Reads and checks a recipe.
+
+    Raises:
+        StageError: BAD_SETTINGS naming the file, every wrong key and the nearest right one.
+    """
+    return check_recipe(read_yaml(path), overrides or {}, where=str(path))
+
+
+def check_recipe(data: Mapping[str, Any], overrides: Mapping[str, Any], *, where: str) -> RecipeBase:
+    """Validates a recipe's values with environment and `--set` on top."""
+    base = recipe_class()
+
+    class FromFile(base):  # type: ignore[misc, valid-type]
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (_Fixed(settings_cls, dict(overrides)), env_settings, _Fixed(settings_cls, dict(data)))
+
+    try:
+        recipe = FromFile()
+    except ValidationError as error:
+        raise bad_settings(_told(error, base), where=where) from None
+    except Exception as error:  # pydantic-settings wraps an unreadable environment value in its own error
+        if type(error).__name__ == "SettingsError":
+            raise bad_settings(f"an environment override cannot be read: {error}", where=ENVIRONMENT_PREFIX) from None
+        raise
+    assert isinstance(recipe, RecipeBase)
+    return recipe
+
+
+class _Fixed(PydanticBaseSettingsSource):
+    """A source whose values are already a mapping."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; anything else is a StageError (BAD_SETTINGS) with the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise bad_settings("there is no such recipe", where=str(path), hint="montessori init writes one") from None
+    except IsADirectoryError:
+        raise bad_settings("this is a folder, not a recipe", where=str(path)) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise bad_settings(f"the recipe cannot be read: {error}", where=str(path)) from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise bad_settings(f"not valid YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from None
+    if not isinstance(data, dict):
+        raise bad_settings("a recipe is a mapping of keys to values", where=str(path))
+    return data
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A loader for which a key written twice is an error: the second would silently win otherwise.
+
+    It also reads `5e-6` as a number: YAML 1.1 wants a dot in it, people do not write one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_UniqueKeys.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def parse_set(assignments: list[str]) -> dict[str, Any]:
+    """`["dpo.beta=0.2", "compare=[]"]` as a nested mapping; values are YAML."""
+    result: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise bad_settings("an override is KEY=VALUE", where=f"--set {text}", hint="such as --set dpo.beta=0.2")
+        try:
+            parsed = yaml.load(value, Loader=_UniqueKeys)
+        except yaml.YAMLError:
+            raise bad_settings("the value is not valid YAML", where=f"--set {text}") from None
+        for part in reversed(key.split(".")):
+            parsed = {part: parsed}
+        result = merge(result, parsed)
+    return result
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merged key by key, `top` winning."""
+    result = dict(base)
+    for key, value in top.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _told(error: ValidationError, model: type[BaseModel]) -> str:
+    """Every mistake on a line of its own, with the nearest known name for an unknown key."""
+    lines = list(_mistakes(error, model))
+    return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
+
+
+def _mistakes(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for each in error.errors():
+        location = each["loc"]
+        if each["type"] == "extra_forbidden":
+            known = _known_keys(model, location[:-1])
+            yield f"{_dotted(location)}: unknown key{_nearest(str(location[-1]), known)}"
+        elif each["type"] == "missing":
+            yield f"{_dotted(location)}: must be given"
+        else:
+            message = each["msg"].removeprefix("Value error, ")
+            value = each.get("input")
+            shown = f", not {value!r}" if isinstance(value, str | int | float | bool) else ""
+            yield f"{_dotted(location)}: {message}{shown}" if location else message
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        field = current.model_fields.get(part) if _is_model(current) else None
+        current = next((each for each in _types(field.annotation) if _is_model(each)), None) if field else None
+    return list(current.model_fields) if _is_model(current) else []
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", None) or (annotation,)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
+
+
+def _nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""
+
+
+__all__ = ["SECTIONS", "RecipeBase", "StageError", "check_recipe", "load_recipe", "merge", "parse_set", "read_yaml"]

@@ -1,0 +1,120 @@
+"""Where a node's artifact lies: known once everything that it is made from is complete.
+
+The same rules serve a plan, a local run and the controller. Nothing is remembered anywhere but in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flow.graph import Edge, Graph, Node
+from flow.sources import model_digest
+from stages.contract.catalog import spec
+from stages.contract.fingerprint import artifact_key, fingerprint
+from stages.contract.manifest import Layout, Manifest, fix_layout, intact, published_shards, read_manifest
+from stages.contract.store import Store
+from stages.contract.task import ArtifactInput, Input, ModelInput, Shards, Task
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A node whose inputs are complete: its fingerprint, its place in the store, its inputs as a task names them."""
+
+    fingerprint: str
+    key: str
+    inputs: Mapping[str, Input]
+
+
+class Resolver:
+    """Follows one graph through one store, remembering only what cannot change (complete artifacts).
+
+    Attributes:
+        complete: the manifests of the nodes that are done.
+        resolved: fingerprint and place of every node whose inputs are complete.
+    """
+
+    def __init__(self, graph: Graph, store: Store) -> None:
+        self.graph = graph
+        self.store = store
+        self.complete: dict[str, Manifest] = {}
+        self.resolved: dict[str, Resolved] = {}
+        self._models: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Looks at the store again: which artifacts are complete, which nodes can be resolved."""
+        for node in self.graph.nodes.values():
+            if node.name in self.complete or any(each not in self.complete for each in node.needs):
+                continue
+            if node.name not in self.resolved:
+                self.resolved[node.name] = self._resolve(node)
+            key = self.resolved[node.name].key
+            manifest = read_manifest(self.store, key)
+            if manifest is not None and intact(self.store, key, manifest):
+                self.complete[node.name] = manifest
+
+    def damaged(self, name: str) -> bool:
+        """Whether a node has a manifest but not every object that it lists."""
+        found = self.resolved.get(name)
+        return found is not None and name not in self.complete and read_manifest(self.store, found.key) is not None
+
+    def published(self, name: str) -> frozenset[int]:
+        return frozenset(published_shards(self.store, self.resolved[name].key))
+
+    def layout(self, name: str) -> Layout:
+        """How this node's rows are split: as an earlier attempt began it, else as the recipe says."""
+        node = self.graph.nodes[name]
+        chunk_rows = getattr(node.settings, "chunk_rows", 64)
+        return fix_layout(self.store, self.resolved[name].key, Layout(shards=node.shards, chunk_rows=chunk_rows))
+
+    def task(self, name: str, attempt: int, shards: tuple[int, ...], halvings: int = 0) -> Task:
+        """The task of one attempt; each halving halves the settings' `micro_batch`, which output does not depend on."""
+        node, found = self.graph.nodes[name], self.resolved[name]
+        settings = node.settings.model_dump(mode="json")
+        if "micro_batch" in settings and halvings:
+            settings["micro_batch"] = max(1, (settings["micro_batch"] or 1) >> halvings)
+        return Task(
+            run=self.graph.run,
+            node=name,
+            stage=node.stage,
+            attempt=attempt,
+            settings=settings,
+            inputs=dict(found.inputs),
+            output=found.key,
+            fingerprint=found.fingerprint,
+            shards=Shards(count=self.layout(name).shards, indices=shards),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What `runs/RUN/resolved.json` holds: every complete node's artifact and where its inputs came from."""
+        nodes = {}
+        for name, manifest in self.complete.items():
+            node = self.graph.nodes[name]
+            inputs = {
+                each: {"node": source.node} if isinstance(source, Edge) else {"model": source.model_dump(mode="json")}
+                for each, source in node.inputs.items()
+            }
+            nodes[name] = {
+                "stage": node.stage,
+                "key": self.resolved[name].key,
+                "digest": manifest.digest,
+                "inputs": inputs,
+            }
+        return {"run": self.graph.run, "nodes": nodes, "outputs": dict(self.graph.outputs)}
+
+    def _resolve(self, node: Node) -> Resolved:
+        inputs: dict[str, Input] = {}
+        for name, source in node.inputs.items():
+            if isinstance(source, Edge):
+                manifest = self.complete[source.node]
+                inputs[name] = ArtifactInput(
+                    key=self.resolved[source.node].key, digest=manifest.digest, folder=source.folder
+                )
+            else:
+                identity = source.model_dump_json()
+                if identity not in self._models:
+                    self._models[identity] = model_digest(source)
+                inputs[name] = ModelInput(source=source.model_dump(mode="json"), digest=self._models[identity])
+        mark = fingerprint(spec(node.stage), node.settings, {name: each.digest for name, each in inputs.items()})
+        return Resolved(mark, artifact_key(node.stage, mark), inputs)

@@ -1,0 +1,92 @@
+"""The graph of a recipe: which nodes there are, what they are made from, what is shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flow.graph import Edge, Graph, build
+from flow.recipe import load_recipe
+from stages.contract.catalog import spec
+from stages.models.settings import ModelSource
+from tests.flow.test_recipe import write
+
+LOOP = ["instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo"]
+DATA = ["instructions", "curate", "responses", "influence", "sft"]
+
+
+def graph(folder: Path, **changes: Any) -> Graph:
+    return build(load_recipe(write(folder, **changes)))
+
+
+def test_one_iteration_is_the_papers_loop(tmp_path: Path) -> None:
+    names = list(graph(tmp_path).nodes)
+    expected = ["prepare", *(f"it1.{each}" for each in LOOP), *(f"tailored.{each}" for each in DATA)]
+    assert names == [*expected, "evaluate", "report"]
+
+
+def test_every_node_comes_after_what_it_needs_and_has_what_its_stage_asks_for(tmp_path: Path) -> None:
+    found = graph(tmp_path, iterations=3, compare=["self-instruct"])
+    seen: set[str] = set()
+    for node in found.nodes.values():
+        assert set(node.needs) <= seen
+        seen.add(node.name)
+        declared = spec(node.stage)
+        for wanted in declared.inputs:
+            prefix = wanted.removesuffix("*")
+            assert any(name == wanted or (wanted.endswith("*") and name.startswith(prefix)) for name in node.inputs)
+        assert isinstance(node.settings, declared.settings)
+    assert set(found.outputs.values()) <= seen
+
+
+def test_an_iteration_starts_from_the_teacher_of_the_one_before(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, iterations=2).nodes
+    assert nodes["it2.instructions"].inputs["teacher"] == Edge("it1.dpo")
+    assert nodes["it2.dpo"].inputs["teacher"] == Edge("it1.dpo")
+    assert nodes["it2.instructions"].inputs["previous"] == Edge("it1.curate")
+    assert nodes["tailored.instructions"].inputs["teacher"] == Edge("it2.dpo")
+
+
+def test_dpo_can_start_from_the_base_teacher_each_time(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, iterations=2, iterate_teacher="base").nodes
+    assert isinstance(nodes["it2.dpo"].inputs["teacher"], ModelSource)
+    assert nodes["it2.instructions"].inputs["teacher"] == Edge("it1.dpo")
+
+
+def test_a_compared_branch_differs_in_its_teacher_alone(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, compare=["self-instruct"]).nodes
+    for stage in DATA:
+        ours, theirs = nodes[f"tailored.{stage}"], nodes[f"self-instruct.{stage}"]
+        assert ours.settings == theirs.settings
+    assert isinstance(nodes["self-instruct.responses"].inputs["teacher"], ModelSource)
+    assert set(nodes["evaluate"].inputs) == {"student.base", "student.tailored", "student.self-instruct", "reference"}
+
+
+def test_the_final_data_are_all_for_training(tmp_path: Path) -> None:
+    assert graph(tmp_path).nodes["tailored.curate"].settings.role == "train"  # type: ignore[attr-defined]
+
+
+def test_the_baseline_recipe_probes_nothing(tmp_path: Path) -> None:
+    found = graph(tmp_path, method="self-instruct")
+    assert list(found.nodes) == [
+        "prepare", "self-instruct.instructions", "self-instruct.curate", "self-instruct.responses",
+        "self-instruct.sft", "evaluate", "report",
+    ]  # fmt: skip
+    assert "teacher" not in found.outputs
+
+
+def test_an_audit_of_size_0_is_left_out(tmp_path: Path) -> None:
+    found = graph(tmp_path, audit={"size": 0})
+    assert "it1.audit" not in found.nodes
+    assert "audit" not in found.nodes["it1.influence"].inputs
+
+
+def test_the_audit_probes_as_influence_does(tmp_path: Path) -> None:
+    settings = graph(tmp_path, influence={"lr": 1e-4, "max_tokens": 99}).nodes["it1.audit"].settings
+    assert (settings.lr, settings.max_tokens) == (1e-4, 99)  # type: ignore[attr-defined]
+
+
+def test_downstream_is_all_that_is_made_from_a_node(tmp_path: Path) -> None:
+    found = graph(tmp_path).downstream("it1.pairs")
+    assert found[:2] == ("it1.pairs", "it1.dpo")
+    assert "tailored.sft" in found and "report" in found and "it1.influence" not in found

@@ -1,0 +1,128 @@
+"""Recipes: what is refused and with which words, and where values come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flow.bundled import listing
+from flow.recipe import load_recipe, parse_set
+from stages.contract.errors import ExitCode, StageError
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "teacher": {"model": "builtin:smollm2"},
+    "student": {"model": "builtin:smollm2", "drop_layers": [3]},
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **changes}))
+    return path
+
+
+def refused(path: Path, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(StageError) as caught:
+        load_recipe(path, overrides)
+    assert caught.value.code is ExitCode.BAD_SETTINGS
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_bundled_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+    assert path.stem in dict(listing())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"iteratons": 1}, ["iteratons: unknown key", "did you mean 'iterations'?"]),
+        ({"dpo": {"bета": 0.2}}, ["dpo.bета: unknown key"]),
+        ({"dpo": {"betta": 0.2}}, ["dpo.betta: unknown key", "did you mean 'beta'?"]),
+        ({"instructions": {"sampling": {"temprature": 1}}}, ["instructions.sampling.temprature", "'temperature'?"]),
+        ({"iterations": 0}, ["iterations", "greater than or equal to 1", "not 0"]),
+        ({"dpo": {"beta": "much"}}, ["dpo.beta", "valid number", "'much'"]),
+        ({"name": "My Run"}, ["name", "lower-case"]),
+        ({"student": {"model": "builtin:smollm2", "drop_layer": [1]}}, ["student.drop_layer", "'drop_layers'?"]),
+        ({"run": {"shards": {"influense": 4}}}, ["'influense'", "did you mean 'influence'?"]),
+        ({"run": {"shards": {"dpo": 4}}}, ["dpo cannot be sharded"]),
+        ({"fresh": {"dpo": {"beta": 1}}}, ["fresh has no section 'dpo'"]),
+        ({"fresh": {"responses": {"sampels": 1}}}, ["fresh.responses.sampels"]),
+        ({"compare": ["self-instuct"]}, ["compare.0"]),
+        ({"audit": {"lr": 1e-4}}, ["audit.lr", "set influence.lr"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+    text = refused(write(tmp_path, **changes))
+    for each in [str(tmp_path / "recipe.yaml"), *words]:
+        assert each in text
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = refused(write(tmp_path, iterations=0, dpo={"betta": 1}))
+    assert "iterations" in text and "dpo.betta" in text
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: small\nteacher: {model: builtin:smollm2}\n")
+    assert "student: must be given" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [", "recipe.yaml:"),
+        ("- a\n- b\n", "mapping"),
+        ("name: a\nname: b\n", "'name' stands twice"),
+    ],
+)
+def test_what_is_not_a_yaml_mapping_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert words in refused(path)
+
+
+def test_a_recipe_that_is_not_there_names_the_way_to_one(tmp_path: Path) -> None:
+    assert "montessori init" in refused(tmp_path / "none.yaml")
+
+
+def test_set_wins_over_the_environment_and_the_environment_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, dpo={"beta": 0.1, "batch": 4})
+    assert load_recipe(path).section("dpo").beta == 0.1  # type: ignore[attr-defined]
+    monkeypatch.setenv("MONTESSORI__DPO__BETA", "0.2")
+    changed = load_recipe(path).section("dpo")
+    assert (changed.beta, changed.batch) == (0.2, 4)  # type: ignore[attr-defined]
+    assert load_recipe(path, parse_set(["dpo.beta=0.3"])).section("dpo").beta == 0.3  # type: ignore[attr-defined]
+
+
+def test_a_misspelt_override_is_refused_like_a_misspelt_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "dpo.betta" in refused(write(tmp_path), parse_set(["dpo.betta=1"]))
+    monkeypatch.setenv("MONTESSORI__DPO__BETTA", "1")
+    assert "dpo.betta" in refused(write(tmp_path))
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(SMALL) + "dpo: {learning_rate: 5e-6}\n")
+    assert load_recipe(path).section("dpo").learning_rate == 5e-6  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["dpo.beta", "=3", "dpo.beta=[1"])
+def test_an_override_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(StageError):
+        parse_set([text])
+
+
+def test_fresh_settings_stand_on_top_of_the_section(tmp_path: Path) -> None:
+    path = write(tmp_path, instructions={"prompts": 5, "samples": 3}, fresh={"instructions": {"prompts": 2}})
+    fresh = load_recipe(path).fresh_settings("instructions")
+    assert (fresh.prompts, fresh.samples) == (2, 3)  # type: ignore[attr-defined]
