@@ -133,9 +133,7 @@ def _mutated(text: str, vocabulary: Sequence[str], source: random.Random) -> str
     return " ".join(parts)
 
 
-def brute_force(
-    texts: Sequence[str], against: Sequence[str], threshold: float = 0.7
-) -> list[Duplicate | None]:
+def brute_force(texts: Sequence[str], against: Sequence[str], threshold: float = 0.7) -> list[Duplicate | None]:
     """What `deduplicate` computes, by the definition: every text with everything kept, a plain LCS each
     time."""
     known: list[tuple[list[str], Duplicate]] = [
@@ -169,9 +167,7 @@ def plain_lcs(one: Sequence[object], other: Sequence[object]) -> int:
 
 def main() -> int:
     """Print the table and the line of JSON; 1 if the two ways disagree."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds instead of minutes")
     quick: bool = parser.parse_args().quick
     small, large = (300, 5_000) if quick else (1_000, 52_000)
@@ -194,17 +190,13 @@ def main() -> int:
     seconds = time.perf_counter() - started
     dropped = sum(verdict is not None for verdict in verdicts)
     # ru_maxrss is in KiB on Linux and in bytes on macOS
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     ratio = brute_seconds / small_seconds
 
     small_dropped = sum(verdict is not None for verdict in found)
     print(f"{'way':<14}{'n':>8}{'dropped':>9}{'seconds':>10}")
     print(f"{'double loop':<14}{small:>8}{small_dropped:>9}{brute_seconds:>10.2f}")
-    print(
-        f"{'index':<14}{small:>8}{small_dropped:>9}{small_seconds:>10.2f}   {ratio:.0f} times faster, alike"
-    )
+    print(f"{'index':<14}{small:>8}{small_dropped:>9}{small_seconds:>10.2f}   {ratio:.0f} times faster, alike")
     print(f"{'index':<14}{large:>8}{dropped:>9}{seconds:>10.2f}   one process, peak {peak_mib:.0f} MiB")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     figures = {"ratio": round(ratio, 1), "seconds": round(seconds, 2), "peak_mib": round(peak_mib)}

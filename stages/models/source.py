@@ -74,9 +74,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, HTTPError) as error:
         if constants.is_offline_mode():
             hint = "check the path, or unset HF_HUB_OFFLINE"
-            raise bad_settings(
-                "no such folder, and no such model downloaded", where=name, hint=hint
-            ) from error
+            raise bad_settings("no such folder, and no such model downloaded", where=name, hint=hint) from error
         raise StageError(
             "there is no such folder, it is not among the downloaded models, and the hub does not answer",
             code=ExitCode.STORE,

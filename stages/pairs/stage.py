@@ -45,8 +45,8 @@ def run(context: StageContext) -> None:
     splits = Counter(row.split for row in pairs.rows)
     if splits["train"] < settings.least_pairs:
         raise gate(
-            f"{splits['train']} training pairs came out of {pairs.prompts} prompts, and {settings.least_pairs} are asked for"
-            f" ({_reasons(pairs)})",
+            f"{splits['train']} training pairs came out of {pairs.prompts} prompts, and {settings.least_pairs} are "
+            f"asked for ({_reasons(pairs)})",
             where="pairs.least_pairs",
             hint="generate more candidates, or choose policy best_worst where nearly everything helps",
         )

@@ -108,9 +108,7 @@ def test_means_and_their_standard_errors_match_what_repeating_shows() -> None:
     generator = np.random.default_rng(4)
     prompt_ids, instruction_ids, scores = _simulate(design, generator)
     again = np.array(scores) + 0.0
-    truth = {
-        mean.instruction_id: mean.score for mean in _aggregate(prompt_ids, instruction_ids, scores).means
-    }
+    truth = {mean.instruction_id: mean.score for mean in _aggregate(prompt_ids, instruction_ids, scores).means}
     noisy = aggregate_scores(prompt_ids, instruction_ids, list(again + generator.normal(0, 3.0, again.size)))
     errors = [(mean.score - truth[mean.instruction_id]) for mean in noisy.means]
     stderr = noisy.means[0].stderr
@@ -242,9 +240,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("columns", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_makes_no_sense_is_refused(
-    columns: tuple[list[str], list[str], list[float | None]], message: str
-) -> None:
+def test_what_makes_no_sense_is_refused(columns: tuple[list[str], list[str], list[float | None]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         aggregate_scores(*columns)
 
@@ -260,9 +256,7 @@ def _simulate(design: Design, generator: np.random.Generator) -> tuple[list[str]
         return generator.normal(0, np.sqrt(variance), size).reshape(size + (1,) * (3 - len(size)))
 
     scores = (
-        effect(design.prompt, *shape[:1])
-        + effect(design.instruction, *shape[:2])
-        + effect(design.response, *shape)
+        effect(design.prompt, *shape[:1]) + effect(design.instruction, *shape[:2]) + effect(design.response, *shape)
     )
     kept = generator.random(shape) < design.kept
     prompt, instruction, _ = np.nonzero(kept)

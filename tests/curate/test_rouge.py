@@ -89,9 +89,7 @@ def test_a_text_without_words_is_like_nothing_not_even_itself() -> None:
 
 def test_near_duplicates_without_spaces_or_latin_letters_are_found() -> None:
     assert deduplicate(["写一个关于大海的短故事", "请写一个关于大海的短故事"])[1] is not None
-    assert (
-        deduplicate(["Напиши короткий рассказ о море", "Напиши один короткий рассказ о море"])[1] is not None
-    )
+    assert deduplicate(["Напиши короткий рассказ о море", "Напиши один короткий рассказ о море"])[1] is not None
 
 
 def test_words_that_became_surrogates_are_told_apart() -> None:
@@ -130,9 +128,7 @@ def _double_loop(texts: list[str], against: list[str]) -> list[Duplicate | None]
             verdicts.append(None)
         kept_KL[len(origins), : len(codes)] = codes
         lengths_K[len(origins)] = len(codes)
-        origins.append(
-            Duplicate("against", number, 0.0) if position < 0 else Duplicate("texts", position, 0.0)
-        )
+        origins.append(Duplicate("against", number, 0.0) if position < 0 else Duplicate("texts", position, 0.0))
     return verdicts
 
 

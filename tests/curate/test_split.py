@@ -56,9 +56,7 @@ def test_both_sides_get_a_prompt_if_both_are_asked_for(
     assert len(first_side(prompt_ids, seed=1, **asked)) == prompts  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "asked", [{}, {"share": 0.5, "rows": 1}, {"share": 1.5}, {"rows": 251}, {"rows": -1}]
-)
+@pytest.mark.parametrize("asked", [{}, {"share": 0.5, "rows": 1}, {"share": 1.5}, {"rows": 251}, {"rows": -1}])
 def test_what_cannot_be_had_is_refused(asked: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"either|share|asked for"):
         first_side(ROWS, seed=1, **asked)  # type: ignore[arg-type]

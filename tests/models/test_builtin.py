@@ -27,9 +27,7 @@ def test_the_converted_model_knows_that_paris_follows(tmp_path: Path) -> None:
     assert tokenizer.decode(logits_BTV[0, -1].argmax()).strip() == "Paris"
 
 
-def test_a_missing_package_is_named_with_the_way_to_have_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named_with_the_way_to_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin, "PACKAGE", "a_package_that_is_not_there")
     monkeypatch.setattr(builtin, "installed_folder", lambda name: tmp_path / "absent")
     with pytest.raises(StageError, match="make setup") as raised:

@@ -42,9 +42,7 @@ def test_remaining_layers_equal_the_originals(tiny_llama: Path, tmp_path: Path) 
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_the_copy_computes_what_the_original_without_these_layers_computes(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_the_copy_computes_what_the_original_without_these_layers_computes(tiny_llama: Path, tmp_path: Path) -> None:
     by_hand = LlamaForCausalLM.from_pretrained(tiny_llama)
     by_hand.model.layers = torch.nn.ModuleList(by_hand.model.layers[layer] for layer in KEPT)
     by_hand.config.num_hidden_layers = len(KEPT)
@@ -101,9 +99,7 @@ def test_a_model_with_other_names_is_refused_and_leaves_nothing(tiny_llama: Path
 def test_a_replaced_model_is_pruned_again(tiny_llama: Path, tmp_path: Path) -> None:
     before = pruned(tiny_llama, tmp_path)
     weights = load_file(tiny_llama / "model.safetensors")
-    save_file(
-        {n: t + 1 for n, t in weights.items()}, tiny_llama / "model.safetensors", metadata={"format": "pt"}
-    )
+    save_file({n: t + 1 for n, t in weights.items()}, tiny_llama / "model.safetensors", metadata={"format": "pt"})
     after = pruned(tiny_llama, tmp_path)
     assert after != before
     norm = load_file(after / "model.safetensors")["model.norm.weight"]

@@ -96,9 +96,7 @@ HUB_ANSWERS = {
 
 
 @pytest.mark.parametrize(("answer", "status", "words"), [(k, *v) for k, v in HUB_ANSWERS.items()])
-def test_what_the_hub_refuses_is_refused(
-    answer: str, status: int, words: str, hub: Hub, tmp_path: Path
-) -> None:
+def test_what_the_hub_refuses_is_refused(answer: str, status: int, words: str, hub: Hub, tmp_path: Path) -> None:
     hub.answer = (status, answer)
     error = refusal(tmp_path, "org/name", revision="main")
     assert error.code == ExitCode.BAD_SETTINGS

@@ -30,9 +30,7 @@ POLICIES: dict[str, tuple[str, list[float], float, str | Without]] = {
 
 
 @pytest.mark.parametrize(("policy", "scores", "noise", "expected"), POLICIES.values(), ids=POLICIES.keys())
-def test_a_policy_makes_these_pairs(
-    policy: str, scores: list[float], noise: float, expected: str | Without
-) -> None:
+def test_a_policy_makes_these_pairs(policy: str, scores: list[float], noise: float, expected: str | Without) -> None:
     rows = _prompt(scores, noise=noise)
     for order in (rows, rows[::-1]):
         built = build_pairs(order, policy=policy)
@@ -124,15 +122,11 @@ def test_prompts_without_pairs_are_counted_by_reason() -> None:
 def test_no_prompt_is_on_both_sides_of_the_split() -> None:
     rows = [row for number in range(40) for row in _prompt([2, 1, -1, -2], prompt_id=f"p{number}")]
     built = build_pairs(rows, policy="all", heldout_share=0.2, seed=3)
-    sides = {
-        side: {pair.prompt_id for pair in built.rows if pair.split == side} for side in ("train", "heldout")
-    }
+    sides = {side: {pair.prompt_id for pair in built.rows if pair.split == side} for side in ("train", "heldout")}
     assert sides["train"].isdisjoint(sides["heldout"])
     assert len(sides["heldout"]) == 8
     again = build_pairs(rows[::-1], policy="all", heldout_share=0.2, seed=3)
-    assert {pair.pair_id: pair.split for pair in again.rows} == {
-        pair.pair_id: pair.split for pair in built.rows
-    }
+    assert {pair.pair_id: pair.split for pair in again.rows} == {pair.pair_id: pair.split for pair in built.rows}
     other = build_pairs(rows, policy="all", heldout_share=0.2, seed=4)
     assert {pair.prompt_id for pair in other.rows if pair.split == "heldout"} != sides["heldout"]
 
