@@ -18,7 +18,7 @@ class AuditSettings(ProbeSettings):
         0.9, ge=-1, le=1, description="least Spearman correlation; below it two_stage scores every candidate exactly"
     )
     noise_candidates: int = Field(2, ge=1, description="candidates whose scores are evaluated with other roundings")
-    noise_draws: int = Field(2, ge=1, description="other roundings of each")
+    noise_draws: int = Field(2, ge=2, description="other roundings of each")
 
 
 SPEC = StageSpec(

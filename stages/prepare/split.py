@@ -32,4 +32,4 @@ def split_reference(rows: Iterable[Row], probe_share: float, uri: str) -> tuple[
 
 def _position(row: Row) -> float:
     """A number in [0, 1) that depends on the instruction alone."""
-    return int(digest(["probe or held out", row.key])[:13], 16) / 16**13
+    return int(digest(["reference side", row.key])[:13], 16) / 16**13
