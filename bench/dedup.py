@@ -134,8 +134,7 @@ def _mutated(text: str, vocabulary: Sequence[str], source: random.Random) -> str
 
 
 def brute_force(texts: Sequence[str], against: Sequence[str], threshold: float = 0.7) -> list[Duplicate | None]:
-    """What `deduplicate` computes, by the definition: every text with everything kept, a plain LCS each
-    time."""
+    """What `deduplicate` computes, by the definition: every text with everything kept, a plain LCS each time."""
     known: list[tuple[list[str], Duplicate]] = [
         (words(text), Duplicate("against", position, 0.0)) for position, text in enumerate(against)
     ]

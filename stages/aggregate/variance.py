@@ -253,8 +253,7 @@ def _solve(s: _Sums) -> _Floats:
         prompts_square = _ratio(s.squared_sum_over_n - s.sum**2 / s.scores, s.prompts - 1)
         k2 = _ratio(s.squares_over_n - s.squares / s.scores, s.prompts - 1)
         k3 = _ratio(s.scores - s.squared_scores / s.scores, s.prompts - 1)
-        # With one response each k1 = k2 = 1: response and instruction are known only as a sum, which drops
-        # out.
+        # With one response each k1 = k2 = 1: response and instruction are known only as a sum, which drops out.
         single = s.scores == s.instructions
         below = np.where(single, instructions_square, response + k2 * instruction)
         return np.stack([(prompts_square - below) / k3, instruction, response], axis=-1)

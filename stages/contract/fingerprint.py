@@ -46,8 +46,7 @@ def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def fingerprint(spec: StageSpec, settings: StageSettings, inputs: Mapping[str, str]) -> str:
-    """The fingerprint (64 hex digits) of one stage with these settings on inputs with these content
-    digests."""
+    """The fingerprint (64 hex digits) of one stage with these settings on inputs with these content digests."""
     return digest(
         {
             "stage": spec.name,

@@ -1,5 +1,4 @@
-"""What a piece of work cost: seconds by phase, device seconds, tokens, rows in and kept. The report adds them
-up."""
+"""What a piece of work cost: seconds by phase, device seconds, tokens, rows in and kept. The report adds them up."""
 
 from __future__ import annotations
 
@@ -61,8 +60,7 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str, *, devices: int = 0) -> Iterator[None]:
-        """Adds the wall-clock seconds of a block to a phase; `devices` > 0 counts them as device seconds
-        too."""
+        """Adds the wall-clock seconds of a block to a phase; `devices` > 0 counts them as device seconds too."""
         start = time.perf_counter()
         try:
             yield

@@ -1,5 +1,4 @@
-"""A stage's log: everything it and its children print, kept in the store while it runs, so that it outlives
-the pod."""
+"""A stage's log: everything it and its children print, kept in the store while it runs, so that it outlives the pod."""
 
 from __future__ import annotations
 

@@ -114,8 +114,7 @@ def manifest_key(output: str) -> str:
 
 
 def fix_layout(store: Store, output: str, wanted: Layout) -> Layout:
-    """The artifact's layout: `wanted` if nobody started this artifact before, else what its first task
-    chose."""
+    """The artifact's layout: `wanted` if nobody started this artifact before, else what its first task chose."""
     key = f"{output}/layout.json"
     while True:
         data = store.get_or_none(key)

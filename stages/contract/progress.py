@@ -1,5 +1,4 @@
-"""What a shard tells about itself while it works: one small object in the store, rewritten every few
-seconds."""
+"""What a shard tells about itself while it works: one small object in the store, rewritten every few seconds."""
 
 from __future__ import annotations
 

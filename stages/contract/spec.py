@@ -16,8 +16,7 @@ class StageSettings(BaseModel):
 
 
 def resource(default: Any, **kwargs: Any) -> Any:
-    """A settings field that changes cost but not output (batch size, GPUs): it stays out of the
-    fingerprint."""
+    """A settings field that changes cost but not output (batch size, GPUs): it stays out of the fingerprint."""
     return Field(default, json_schema_extra={"resource": True}, **kwargs)
 
 
@@ -46,8 +45,7 @@ LAUNCHES: tuple[str, ...] = get_args(Launch)
 
 
 def package(name: str) -> str:
-    """The package that a stage's name stands for: `sft` is one of ours, `acme.rank` is importable as it
-    stands."""
+    """The package that a stage's name stands for: `sft` is one of ours, `acme.rank` is importable as it stands."""
     return name if "." in name else f"stages.{name}"
 
 

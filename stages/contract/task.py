@@ -29,8 +29,7 @@ class ArtifactInput(_Frozen):
 
 
 class ModelInput(_Frozen):
-    """A model from outside the store: a `stages.models.settings.ModelSource` and the digest of what it
-    names."""
+    """A model from outside the store: a `stages.models.settings.ModelSource` and the digest of what it names."""
 
     kind: Literal["model"] = "model"
     source: dict[str, Any]

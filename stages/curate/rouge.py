@@ -190,8 +190,7 @@ def _holds(ascending: _Int32s, ids: _Ints) -> npt.NDArray[np.bool_]:
 
 @lru_cache(maxsize=65536)
 def _least_common(threshold: float, total: int) -> int:
-    """The smallest LCS with 2·LCS/total > threshold, by the very comparison that decides in floating
-    point."""
+    """The smallest LCS with 2·LCS/total > threshold, by the very comparison that decides in floating point."""
     common = int(threshold * total / 2)
     while 2 * common / total > threshold:
         common -= 1

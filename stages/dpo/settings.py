@@ -43,8 +43,7 @@ class DpoSettings(TrainingSettings):
     )
     closing: str = Field(
         "</instruction>",
-        description="Text that generation stopped at and left out: it is put back behind each output, so that the "
-        "teacher goes on learning to write it.",
+        description="Text that ends an output; put behind one that lacks it, so that the teacher goes on writing it.",
     )
     save_dtype: Literal["auto"] | Dtype = Field(
         "auto", description="Precision of the published weights; auto is the teacher's own."

@@ -1,2 +1,1 @@
-"""What the generating stages share: engines, prompts, sampling settings, seeds and the gate on their
-output."""
+"""What the generating stages share: engines, prompts, sampling settings, seeds and the gate on their output."""

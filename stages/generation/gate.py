@@ -1,5 +1,4 @@
-"""Counting what became of a shard's outputs, and stopping a run whose teacher does not do what it was
-asked."""
+"""Counting what became of a shard's outputs, and stopping a run whose teacher does not do what it was asked."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ from stages.contract.errors import gate
 
 
 def tally(good: str, reasons: Iterable[str | None]) -> dict[str, Any]:
-    """Figures of some outputs: how many, how many are `good` (no reason against them), and the others by
-    reason."""
+    """Figures of some outputs: how many, how many are `good` (no reason against them), and the others by reason."""
     listed = list(reasons)
     bad = Counter(reason for reason in listed if reason is not None)
     return {

@@ -15,8 +15,7 @@ INPUT = "teacher"
 
 
 class Teacher:
-    """Prompts and completions of the input `teacher`. Making one costs nothing; its first prompt loads the
-    engine."""
+    """Prompts and completions of the input `teacher`. Making one costs nothing; its first prompt loads the engine."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context
@@ -30,8 +29,7 @@ class Teacher:
         # A remote model is the server's: the input then only says which one it is.
         folder = None if settings.kind == "openai" else context.model(INPUT)
         with context.meter.phase("load"):
-            # The engine comes first: it sets its variables before torch is imported, which the tokenizer does
-            # too.
+            # The engine comes first: it sets its variables before torch is imported, which the tokenizer does too.
             engine = open_engine(settings, folder)
             make = untemplated if folder is None else templated(folder)
         context.log.info("engine ready", engine=settings.kind)

@@ -75,8 +75,7 @@ class Adam:
         dither: Dither | None = None,
         name: str = "",
     ) -> None:
-        """Writes θ' (θ̄ for no gradient) into `out`, in out's dtype; `dither` rounds otherwise, by the
-        name."""
+        """Writes θ' (θ̄ for no gradient) into `out`, in out's dtype; `dither` rounds otherwise, by the name."""
         out, weight, m, v = (x.view(-1) for x in (out, weight, m, v))
         gradient = None if gradient is None else gradient.reshape(-1)
         for part in self._parts(len(weight)):

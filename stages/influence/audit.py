@@ -46,8 +46,7 @@ class Audit:
 
 
 def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: float = 0.9) -> Audit:
-    """Compares the two scores of the same candidates, in the same order; pairs that are not finite are left
-    out."""
+    """Compares the two scores of the same candidates, in the same order; pairs that are not finite are left out."""
     pairs = np.column_stack([np.asarray(first_order, dtype=np.float64), np.asarray(exact, dtype=np.float64)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     approximate, true = pairs[:, 0], pairs[:, 1]

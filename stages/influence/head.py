@@ -113,8 +113,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        # The sum is what backward() starts from, so its gradient is one and the stored gradients are the
-        # answer.
+        # The sum is what backward() starts from, so its gradient is one and the stored gradients are the answer.
         return (*ctx.saved_tensors, None, None, None, None)
 
 

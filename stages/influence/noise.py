@@ -17,8 +17,7 @@ from stages.influence.loss import weights_in_place
 from stages.influence.probe import Prober
 from stages.influence.scores import paired_score
 
-# Row lengths of the other packs, as shares of pack_tokens: matrices of other shapes are summed in another
-# order.
+# Row lengths of the other packs, as shares of pack_tokens: matrices of other shapes are summed in another order.
 _LENGTHS = (0.83, 0.61, 1.27, 0.45, 1.71)
 
 

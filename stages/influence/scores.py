@@ -50,6 +50,5 @@ def paired_score(
 
 
 def is_tie(score: float, noise: float) -> bool:
-    """True if rounding alone could have given the score its sign: |score| < 2σ, σ the numerical noise
-    floor."""
+    """True if rounding alone could have given the score its sign: |score| < 2σ, σ the numerical noise floor."""
     return abs(score) < 2 * noise

@@ -28,8 +28,7 @@ def in_audit(candidate_id: str, share: float, *, salt: str = "audit") -> bool:
 
 
 def audit_sample(candidate_ids: Iterable[str], size: int, *, salt: str = "audit") -> set[str]:
-    """The `size` ids with the smallest hashes: a uniform sample that does not depend on the order of the
-    ids."""
+    """The `size` ids with the smallest hashes: a uniform sample that does not depend on the order of the ids."""
     return set(sorted(candidate_ids, key=lambda c: hashlib.sha256(f"{salt}:{c}".encode()).digest())[:size])
 
 

@@ -1,5 +1,4 @@
-"""Samples instructions: prompt i of a run is the same prompt, with the same seeds, in whichever shard it
-falls."""
+"""Samples instructions: prompt i of a run is the same prompt, with the same seeds, in whichever shard it falls."""
 
 from __future__ import annotations
 
@@ -42,8 +41,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A prompt of the run: its id does not name the teacher, so that two teachers' outputs can be compared in
-    pairs."""
+    """A prompt of the run: its id does not name the teacher, so that two teachers' outputs can be compared in pairs."""
 
     prompt: Prompt
     prompt_id: str

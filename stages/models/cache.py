@@ -22,8 +22,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         make(temporary)
-        # mkdtemp and safetensors keep files to their owner; a pod runs as another user than the image's
-        # builder.
+        # mkdtemp and safetensors keep files to their owner; a pod runs as another user than the image's builder.
         temporary.chmod(0o755)
         for file in temporary.iterdir():
             file.chmod(0o644)

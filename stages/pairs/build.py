@@ -49,8 +49,7 @@ class Without(StrEnum):
 
 @dataclass(frozen=True)
 class ScoredInstruction:
-    """One row of aggregate: mean score over n responses, its standard error and numerical σ (None:
-    unknown)."""
+    """One row of aggregate: mean score over n responses, its standard error and numerical σ (None: unknown)."""
 
     instruction_id: str
     prompt_id: str
@@ -82,8 +81,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs, by prompt in order of first appearance and widest gap first, and what became of the
-    prompts."""
+    """The pairs, by prompt in order of first appearance and widest gap first, and what became of the prompts."""
 
     rows: list[Pair]
     prompts: int

@@ -62,8 +62,8 @@ def encode_rows(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: i
 def encode_pairs(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: int, closing: str) -> Encoded:
     """Pairs as prompt_ids, chosen_ids and rejected_ids.
 
-    A prompt is the whole text that generation was given, chat template and begun turn included. An output is followed
-    by `closing`, which generation stopped at and left out, and the end of the turn.
+    A prompt is the whole text that generation was given, chat template and begun turn included. An output ends
+    with `closing`, which generation stopped at, and is followed by the end of the turn.
     """
     encoder = Encoder(tokenizer, max_tokens)
 

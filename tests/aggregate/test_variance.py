@@ -57,8 +57,7 @@ UNBALANCED = {
 
 @pytest.mark.parametrize("sizes", UNBALANCED.values(), ids=UNBALANCED.keys())
 def test_the_estimators_are_exactly_unbiased(sizes: list[list[int]]) -> None:
-    """An estimate is a quadratic form Q(y): with covariance Z·Zᵀ its expectation is the sum of Q over Z's
-    columns."""
+    """An estimate is a quadratic form Q(y): with covariance Z·Zᵀ its expectation is the sum of Q over Z's columns."""
     prompt_I = np.array([prompt for prompt, responses in enumerate(sizes) for _ in responses])
     instruction_R = np.repeat(np.arange(prompt_I.size), [n for responses in sizes for n in responses])
     groupings = {
@@ -97,8 +96,7 @@ def test_intervals_cover_the_truth(prompts: int, level: float) -> None:
             low, high = intervals[column]
             assert low is not None and high is not None
             covered[row, column] = low <= truth <= high
-    # A jackknife of a skewed estimator falls short by some points; 500 trials have a standard error of 1.3
-    # points.
+    # A jackknife of a skewed estimator falls short by some points; 500 trials have a standard error of 1.3 points.
     assert (covered.mean(0) > level - 0.08).all(), covered.mean(0)
     assert (covered.mean(0) < level + 0.06).all(), covered.mean(0)
 
@@ -164,8 +162,7 @@ def test_pairs_rest_on_the_within_prompt_reliability_which_prompt_variance_does_
 
 
 def test_a_negative_estimate_is_set_to_zero_and_says_so() -> None:
-    # Responses differ within instructions, the instructions' means are equal: less than sampling alone would
-    # give.
+    # Responses differ within instructions, the instructions' means are equal: less than sampling alone would give.
     found = aggregate_scores(list("ppppqqqq"), list("aabbccdd"), [-1.0, 1.0] * 4)
     assert found.instruction.variance == 0 and found.instruction.truncated
     assert found.prompt.variance == 0

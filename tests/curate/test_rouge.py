@@ -1,5 +1,4 @@
-"""The index against the definition: every text with every kept one, a plain table of longest common
-subsequences."""
+"""The index against the definition: every text with every kept one, a plain table of longest common subsequences."""
 
 import random
 
@@ -133,8 +132,7 @@ def _double_loop(texts: list[str], against: list[str]) -> list[Duplicate | None]
 
 
 def _lcs_with_each(codes: list[int], others_KL: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """plain_lcs of one text with each of K others (padded with -1), its table's rows taken for all K
-    together."""
+    """plain_lcs of one text with each of K others (padded with -1), its table's rows taken for all K together."""
     texts, longest = others_KL.shape
     above_LK = np.zeros((longest + 1, texts), np.int16)
     columns_LK = np.ascontiguousarray(others_KL.T)

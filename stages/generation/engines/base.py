@@ -22,8 +22,7 @@ class Engine(Protocol):
     devices: int
 
     def generate(self, requests: Sequence[Request], check_stop: CheckStop) -> list[Completion]:
-        """One completion for each request, in order. `check_stop` is called often and may raise to end the
-        work."""
+        """One completion for each request, in order. `check_stop` is called often and may raise to end the work."""
         ...
 
 

