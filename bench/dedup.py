@@ -10,15 +10,13 @@ and texts included.
 
 import argparse
 import json
-import os
-import platform
 import random
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from itertools import accumulate
 
+from bench.machine import describe, peak_gib
 from stages.curate.rouge import Duplicate, deduplicate
 from stages.curate.words import words
 
@@ -188,8 +186,7 @@ def main() -> int:
     verdicts = deduplicate(many, seeds)
     seconds = time.perf_counter() - started
     dropped = sum(verdict is not None for verdict in verdicts)
-    # ru_maxrss is in KiB on Linux and in bytes on macOS
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak_mib = peak_gib() * 1024
     ratio = brute_seconds / small_seconds
 
     small_dropped = sum(verdict is not None for verdict in found)
@@ -197,9 +194,8 @@ def main() -> int:
     print(f"{'double loop':<14}{small:>8}{small_dropped:>9}{brute_seconds:>10.2f}")
     print(f"{'index':<14}{small:>8}{small_dropped:>9}{small_seconds:>10.2f}   {ratio:.0f} times faster, alike")
     print(f"{'index':<14}{large:>8}{dropped:>9}{seconds:>10.2f}   one process, peak {peak_mib:.0f} MiB")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     figures = {"ratio": round(ratio, 1), "seconds": round(seconds, 2), "peak_mib": round(peak_mib)}
-    print(json.dumps({"machine": machine, "n": large, **figures}))
+    print(json.dumps({"machine": describe(), "n": large, **figures}))
     return 0
 
 

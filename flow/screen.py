@@ -55,7 +55,7 @@ class Screen:
             if self._told.get(name) == state:
                 continue
             self._told[name] = state
-            if state in (State.WAITING, State.READY):
+            if state in (State.WAITING, State.READY, State.BLOCKED):
                 continue
             seconds = snapshot.times[name].seconds
             spent = f" in {seconds:.0f} s" if state is State.DONE and seconds and name not in snapshot.cached else ""

@@ -33,14 +33,16 @@ def paper_score(
     dtype: torch.dtype = torch.bfloat16,
     batch_size: int = 8,
     pad_to: int = 1024,
+    before: float | None = None,
 ) -> float:
-    """Reference loss before minus after the step, both in `dtype`.
+    """Reference loss before minus after the step, both in `dtype`; a known loss `before` is not taken again.
 
     `model` is a plain Hugging Face causal LM of the checkpoint's architecture (not one that a `Prober` owns);
     its weights are overwritten.
     """
     _reload(model, state, dtype)
-    before = paper_reference_loss(model, reference, batch_size=batch_size, pad_to=pad_to)
+    if before is None:
+        before = paper_reference_loss(model, reference, batch_size=batch_size, pad_to=pad_to)
     _step(model, state, candidate, lr, world_size, pad_to)
     return before - paper_reference_loss(model, reference, batch_size=batch_size, pad_to=pad_to)
 

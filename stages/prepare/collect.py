@@ -115,17 +115,17 @@ def drop_overlap(seeds: Collected, reference: Collected, overlap: Literal["refus
 def _refusal(name: str, source: Source, row: BadRow) -> StageError:
     return bad_data(
         row.detail,
-        where=f"{source.uri} line {row.line}",
+        where=f"{source.shown} line {row.line}",
         hint=f"correct the row or prepare.{name}.fields; prepare.on_bad_row: drop leaves such rows out",
     )
 
 
 def _check_something_is_left(found: Collected, source: Source) -> None:
     if not found.read:
-        raise bad_data(f"the {found.name} are empty: no row in the file", where=source.uri)
+        raise bad_data(f"the {found.name} are empty: no row in the file", where=source.shown)
     if not found.rows:
         raise bad_data(
-            f"none of {found.read} rows is usable; the first: {found.dropped[0]['detail']}", where=source.uri
+            f"none of {found.read} rows is usable; the first: {found.dropped[0]['detail']}", where=source.shown
         )
     if "response" in source.fields.model_fields_set and all(row.response is None for row in found.rows):
-        raise bad_data(f"no row has text in the field {source.fields.response!r}", where=source.uri)
+        raise bad_data(f"no row has text in the field {source.fields.response!r}", where=source.shown)

@@ -75,7 +75,7 @@ def local_file(source: Source, store: Store, scratch: Path) -> Path:
 
 def _downloaded(store: Store, key: str, source: Source, scratch: Path) -> Path:
     if store.size(key) is None:
-        raise bad_settings("there is no such object", where=source.uri, hint=f"looked for it at {store.uri}/{key}")
+        raise bad_settings("there is no such object", where=source.shown, hint=f"looked for it at {store.uri}/{key}")
     here = store.local_path(key)
     if here is not None:
         return here
@@ -91,7 +91,7 @@ def _check_digest(source: Source, path: Path) -> None:
     if found != source.digest:
         raise bad_data(
             f"the content has SHA-256 {found[:12]}… and the recipe says {source.digest[:12]}…",
-            where=source.uri,
+            where=source.shown,
             hint="the file was changed since: take its digest out, or bring the file back",
         )
 
@@ -133,9 +133,9 @@ def _parquet_rows(source: Source, path: Path) -> Iterator[RawRow | BadRow]:
                     number += 1
                     yield RawRow(number, values)
     except (pa.ArrowInvalid, OSError) as error:
-        raise bad_data(f"not a readable Parquet file: {error}", where=source.uri) from None
+        raise bad_data(f"not a readable Parquet file: {error}", where=source.shown) from None
     except UnicodeDecodeError as error:
-        raise bad_data(f"text that is not UTF-8 after row {number}: {error.reason}", where=source.uri) from None
+        raise bad_data(f"text that is not UTF-8 after row {number}: {error.reason}", where=source.shown) from None
 
 
 def _hub_rows(source: Source) -> Iterator[RawRow | BadRow]:
@@ -148,16 +148,16 @@ def _hub_rows(source: Source) -> Iterator[RawRow | BadRow]:
     except DatasetNotFoundError as error:
         raise bad_settings(
             f"the hub has no such dataset, or it is private: {_first_line(error)}",
-            where=source.uri,
+            where=source.shown,
             hint="check the name; a private or gated one needs HF_TOKEN",
         ) from None
     except ValueError as error:  # an unknown configuration or split: the library names those that there are
-        raise bad_settings(_first_line(error), where=source.uri) from None
+        raise bad_settings(_first_line(error), where=source.shown) from None
     except (ConnectionError, OSError) as error:
         raise StageError(
             f"the hub does not answer: {_first_line(error)}",
             code=ExitCode.STORE,
-            where=source.uri,
+            where=source.shown,
             hint="check the network (HF_ENDPOINT names another hub), or download the rows and name the file",
         ) from None
     wanted = [column for column in _wanted(source) if column in dataset.column_names]

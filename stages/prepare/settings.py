@@ -11,6 +11,7 @@ from stages.contract.spec import StageSettings, StageSpec
 
 BUILTIN = "builtin:"
 STORE = "store:"
+INPUTS = f"{STORE}inputs/"  # a user's file, copied to inputs/SHA256/NAME when the run began
 S3 = "s3://"
 HUB = "hf:"
 BUNDLED = Path(__file__).parent.parent / "data"
@@ -48,6 +49,11 @@ class Source(BaseModel):
     config: str | None = Field(None, description="hf: only: the dataset's configuration")
     split: str = Field("train", description="hf: only: the dataset's split")
     revision: str | None = Field(None, description="hf: only: branch, tag or commit; a commit can be repeated")
+
+    @property
+    def shown(self) -> str:
+        """The source as its user knows it: a copied file by the name that it had."""
+        return PurePosixPath(self.uri).name if self.uri.startswith(INPUTS) else self.uri
 
     @model_validator(mode="after")
     def _known_kind(self) -> Source:

@@ -33,8 +33,8 @@ def run(context: StageContext) -> None:
     with context.meter.phase("compute"):
         seeds = _collected(context, "seeds", response_needed=False)
         reference = _collected(context, "reference", response_needed=True)
-        drop_overlap(seeds, reference, settings.overlap, settings.reference.uri)
-        probe, heldout = split_reference(reference.rows, settings.probe_share, settings.reference.uri)
+        drop_overlap(seeds, reference, settings.overlap, settings.reference.shown)
+        probe, heldout = split_reference(reference.rows, settings.probe_share, settings.reference.shown)
     kept = len(seeds.rows) + len(reference.rows)
     context.meter.count(rows_in=seeds.read + reference.read, rows_kept=kept)
     dropped = seeds.dropped + reference.dropped

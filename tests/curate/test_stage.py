@@ -14,8 +14,7 @@ from stages.contract.store import Store
 from tests.support import publish, run_stage
 
 SEEDS = ["Name three rivers of Europe.", "Explain what a prime number is to a child."]
-TOPICS = ("bread", "rivers", "planets", "knots", "bees", "chess", "tea", "bridges")
-VERBS = ("Describe the history of", "List five odd facts about", "Compare two views on")
+PROMPTS, SAMPLES = 8, 3
 
 
 def instruction(prompt: int, number: int, text: str | None, reason: str | None = None) -> dict[str, Any]:
@@ -30,10 +29,11 @@ def instruction(prompt: int, number: int, text: str | None, reason: str | None =
 
 
 def good() -> list[dict[str, Any]]:
+    """Instructions that share no word."""
     return [
-        instruction(prompt, number, f"{verb} {topic}.")
-        for prompt, topic in enumerate(TOPICS)
-        for number, verb in enumerate(VERBS)
+        instruction(prompt, number, " ".join(f"word{prompt}x{number}x{place}" for place in range(5)))
+        for prompt in range(PROMPTS)
+        for number in range(SAMPLES)
     ]
 
 
@@ -51,7 +51,7 @@ def test_every_row_is_kept_or_dropped_with_a_reason(file_store: Store) -> None:
         instruction(90, 1, "Why?"),
         instruction(90, 2, "Draw a picture of a bee in the wind."),
         instruction(90, 3, "Name three rivers in Europe."),
-        instruction(90, 4, "Describe the history of bread"),
+        instruction(90, 4, good()[0]["instruction"] + ", please"),
         instruction(90, 5, "word " * 100),
     ]
     found = curate(file_store, [*good(), *bad])
@@ -66,7 +66,7 @@ def test_every_row_is_kept_or_dropped_with_a_reason(file_store: Store) -> None:
         "i-90-5": "too_long",
     }
     nearest = {row["instruction_id"]: row["detail"] for row in dropped}
-    assert nearest["i-90-3"] == SEEDS[0] and nearest["i-90-4"] == "Describe the history of bread."
+    assert nearest["i-90-3"] == SEEDS[0] and nearest["i-90-4"] == good()[0]["instruction"]
     assert found.manifest.figures["dropped"] == dict(Counter(row["reason"] for row in dropped))
     assert found.manifest.ledger.rows_in == len(good()) + len(bad)
 
@@ -82,7 +82,7 @@ def test_prompts_are_never_split_between_warm_up_and_candidates(file_store: Stor
 
 def test_rows_for_the_student_have_no_other_side(file_store: Store) -> None:
     rows = curate(file_store, good(), role="train", most_rows=7).table().to_pylist()
-    assert [row["split"] for row in rows] == ["train"] * 7
+    assert [row["split"] for row in rows] == ["train"] * 6  # whole prompts of three
 
 
 def test_too_few_rows_stop_the_run_with_the_figures(file_store: Store) -> None:

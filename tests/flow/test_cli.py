@@ -13,6 +13,7 @@ from flow.cli import main
 from stages.contract.store import FileStore
 
 ROW = {"instruction": "Name a river.", "response": "The Danube."}
+COMMANDS = ("init", "plan", "run", "status", "logs", "rerun", "cancel", "export", "trace", "report", "gc", "doctor")
 OTHERS = [{"instruction": f"Name {number} rivers.", "response": "I know one."} for number in range(20)]
 
 
@@ -58,7 +59,7 @@ MISTAKES = [
     (("init", "no-such-recipe"), 64, "quickstart"),
     (("plan", "mine.yaml", "-o", "yaml"), 64, "json"),
     (("dance",), 64, "dance"),
-    (("run",), 64, "RECIPE"),
+    (("run",), 64, "recipe"),
 ]
 
 
@@ -83,9 +84,9 @@ def jsonl(*rows: object) -> bytes:
 
 FILES = {
     "an empty file": (b"", "mine.jsonl"),
-    "a row without the field": (jsonl(ROW, {"question": "Why?"}), "mine.jsonl: line 2"),
-    "broken UTF-8": (jsonl(ROW) + b'{"instruction": "caf\xe9"}\n', "mine.jsonl: line 2"),
-    "no JSON": (b"instruction,response\n", "mine.jsonl: line 1"),
+    "a row without the field": (jsonl(ROW, {"question": "Why?"}), "mine.jsonl line 2"),
+    "broken UTF-8": (jsonl(ROW) + b'{"instruction": "caf\xe9"}\n', "mine.jsonl line 2"),
+    "no JSON": (b"instruction,response\n", "mine.jsonl line 1"),
 }
 
 
@@ -100,24 +101,23 @@ def test_seeds_that_cannot_be_read_stop_the_run_at_their_line(cli, name: str) ->
     assert "montessori logs prepare" in answer.out
 
 
-def test_reference_rows_that_are_seeds_too_are_left_out_of_the_seeds_and_counted(cli) -> None:  # type: ignore[no-untyped-def]
-    Path("both.jsonl").write_bytes(jsonl(ROW, *OTHERS))
+def test_reference_rows_that_are_seeds_too_are_refused_or_dropped_as_asked(cli) -> None:  # type: ignore[no-untyped-def]
+    Path("seeds.jsonl").write_bytes(jsonl(ROW, OTHERS[0]))
     Path("reference.jsonl").write_bytes(jsonl(*OTHERS))
     cli("init", "quickstart", "--to", "mine.yaml")
-    changes = ("--set", "prepare.seeds.uri=both.jsonl", "--set", "prepare.reference.uri=reference.jsonl")
-    answer = cli("run", "mine.yaml", *changes, "--until", "prepare")
+    changes = ["--set", "prepare.seeds.uri=seeds.jsonl", "--set", "prepare.reference.uri=reference.jsonl"]
+    refused = cli("run", "mine.yaml", *changes, "--until", "prepare")
+    assert refused.code == 65
+    assert "Name 0 rivers" in refused.out and "prepare.overlap: drop" in refused.out
+    assert cli("run", "mine.yaml", *changes, "--set", "prepare.overlap=drop", "--until", "prepare").code == 0
     store = FileStore(Path(".montessori"))
-    manifests = [key for key, _ in store.list("artifacts/prepare/") if key.count("/") == 3 and "manifest" in key]
-    if answer.code == 0:
-        figures = store.get_json(manifests[0])["figures"]
-        assert figures["kept"]["seeds"] == 1
-    else:
-        assert answer.code == 65 and "reference" in answer.out
+    (manifest,) = [key for key, _ in store.list("artifacts/prepare/") if key.endswith("/manifest.json")][:1]
+    assert store.get_json(manifest)["figures"]["kept"]["seeds"] == 1
 
 
 def test_help_answers_at_once_and_teaches(cli) -> None:  # type: ignore[no-untyped-def]
     text = cli("--help").out
-    for command in "init plan run status logs rerun cancel export trace report gc doctor".split():
+    for command in COMMANDS:
         assert f"  {command} " in text
         assert len(cli(command, "--help").out) > 200
     loaded = subprocess.run(

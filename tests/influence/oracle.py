@@ -61,6 +61,14 @@ class Oracle:
         change = self.reference_nll(base) - self.reference_nll(after)
         return float(change.sum() / tokens.sum() if reduction == "token" else (change / tokens).mean())
 
+    def scores(self, examples: Sequence[Example]) -> list[float]:
+        """The influence of several candidates (token mean, against the zero-gradient step); the base is taken once."""
+        base = self.reference_nll(self.stepped(None)).sum()
+        start = {name: weight.double() for name, weight in self.state.weights.items()}
+        tokens = sum(e.tokens for e in self.reference)
+        after = (self.reference_nll(self.stepped(self.gradient(start, example))).sum() for example in examples)
+        return [float((base - each) / tokens) for each in after]
+
     def first_order(self, example: Example) -> float:
         """−∇L_R(θ̄) · (θ' − θ̄), the reference gradient summed row by row."""
         start = {name: weight.double() for name, weight in self.state.weights.items()}

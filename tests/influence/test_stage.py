@@ -1,4 +1,4 @@
-"""The stages `audit` and `influence` on a tiny student: every method, any number of shards, and rows without a score."""
+"""The stages `audit` and `influence` on a tiny student: every method, any number of shards, rows without a score."""
 
 from __future__ import annotations
 

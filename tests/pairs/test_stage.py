@@ -61,7 +61,7 @@ def test_the_order_of_the_scores_does_not_matter(file_store: Store) -> None:
 
 
 def test_where_all_help_there_is_no_pair_and_the_reason_is_said(file_store: Store) -> None:
-    with pytest.raises(StageError, match="0 training pairs came out of 10 prompts.*10 prompts no harmful") as caught:
+    with pytest.raises(StageError, match=r"0 training pairs came out of 10 prompts.*10 prompts no harmful") as caught:
         pairs(file_store, scores(offset=1.0))
     assert caught.value.code == ExitCode.GATE
     assert len(pairs(file_store, scores(offset=1.0), policy="best_worst").table()) == 10
