@@ -8,8 +8,9 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTHON_VERSION := 3.11
 UV_VERSION := 0.13.9
-# pytest: two workers fit 12 GiB; a file's tests stay together, since they share servers and models
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# pytest: two workers fit 12 GiB; a file's tests stay together, since they share servers and models; in the order of
+# the folders, since the longest comes first (tests/acceptance)
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 # A folder of wheels that pip is told about is good for uv too. Where it has the CPU build of torch, that one is
 # taken; elsewhere uv knows where PyTorch publishes its CPU builds. The file, and so its hash, is the same.

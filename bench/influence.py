@@ -129,17 +129,25 @@ def inputs(setup: Setup) -> tuple[list[Any], list[Any]]:
     return encode(setup, setup.rows[: setup.references], 1024), encode(setup, after, setup.candidate_tokens)
 
 
-def run_published(setup: Setup) -> dict[str, Any]:
-    import torch
-
-    from stages.influence.paper import paper_reference_loss, paper_score
+def plain_student(setup: Setup) -> tuple[Any, Any]:
+    """(the Hugging Face model with the checkpoint's weights, the checkpoint)."""
     from stages.influence.state import build_student, load_state
 
-    reference, candidates = inputs(setup)
     model = build_student(setup.checkpoint)
     state = load_state(setup.checkpoint, model)
     for name, parameter in model.named_parameters():
         parameter.data = state.weights[name].clone()
+    return model, state
+
+
+def run_published(setup: Setup) -> dict[str, Any]:
+    import torch
+
+    from stages.influence.paper import paper_reference_loss, paper_score
+    from stages.influence.state import load_state
+
+    reference, candidates = inputs(setup)
+    model, state = plain_student(setup)
     before = paper_reference_loss(model.eval(), reference)
     seconds, scores = [], []
     for candidate in candidates[: setup.published]:
@@ -174,14 +182,10 @@ def run_ours(setup: Setup) -> dict[str, Any]:
 
 
 def run_oracle(setup: Setup) -> dict[str, Any]:
-    from stages.influence.state import build_student, load_state
     from tests.influence.oracle import Oracle
 
     reference, candidates = inputs(setup)
-    model = build_student(setup.checkpoint)
-    state = load_state(setup.checkpoint, model)
-    for name, parameter in model.named_parameters():
-        parameter.data = state.weights[name].clone()
+    model, state = plain_student(setup)
     oracle = Oracle(model, state, reference, lr=setup.lr)
     return {"scores": oracle.scores(candidates), "peak": peak_gib()}
 

@@ -11,6 +11,9 @@ from stages.contract.store import FileStore, Store
 from tests.support import tiny_llama
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that downloads would pass on some machines only
+# Workers that each have threads for every core mostly wait for one another. Set before torch is there.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 
 @pytest.fixture

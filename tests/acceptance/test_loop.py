@@ -1,6 +1,7 @@
 """The whole loop with the real small model, cut short: killed in the middle, carried on, and used as a user would.
 
-The recipe is the quickstart with smaller numbers. Both engines write: vLLM the candidates, transformers the final data.
+The recipe is the quickstart with smaller numbers and a smaller student. Both engines write: vLLM the responses to
+candidates, transformers the rest.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ PROGRAM = Path(sys.executable).with_name("montessori")
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 SMALLER = {
     "compare": "[]",
-    "prepare.reference.limit": "12",
-    "instructions.prompts": "6",
+    "student.drop_layers": str(list(range(4, 28))),
+    "prepare.reference.limit": "8",
+    "instructions.prompts": "5",
+    "instructions.engine.kind": "transformers",
     "instructions.chunk_rows": "3",
     "instructions.sampling.max_tokens": "48",
-    "curate.warmup_rows": "6",
+    "curate.warmup_rows": "5",
     "responses.samples": "2",
     "responses.warmup_samples": "1",
     "responses.chunk_rows": "4",
@@ -89,7 +92,7 @@ class Workplace:
     def chunks(self, stage: str) -> dict[str, int]:
         """Committed chunks of a stage and when each was written."""
         folder = self.folder / "store" / "artifacts" / stage
-        return {path.name: path.stat().st_mtime_ns for path in folder.rglob("chunk-*.json")}
+        return {str(path): path.stat().st_mtime_ns for path in folder.rglob("chunk-*.json")}
 
     def await_(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         end = time.monotonic() + LIMIT_S
@@ -109,7 +112,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     process.communicate()
     written = place.chunks("responses")
     out = place.run()
-    assert "it1.instructions: done" not in out, "what was complete ran again"
+    assert "it1.instructions: done (cached)" in out, "what was complete ran again"
     assert {name: place.chunks("responses")[name] for name in written} == written, "committed chunks were written again"
     return place
 
@@ -126,7 +129,7 @@ def test_a_second_run_finds_everything_cached_within_seconds(finished: Workplace
     assert time.monotonic() - started < 5 * (os.getloadavg()[0] + 1)
 
 
-def test_the_dataset_is_what_the_student_was_trained_on(output: Path) -> None:
+def test_the_dataset_is_whole_and_clean(output: Path) -> None:
     rows = pq.read_table(output / "dataset" / "train.parquet").to_pylist()
     assert 1 <= len(rows) <= 5
     assert [json.loads(line)["response_id"] for line in (output / "dataset" / "train.jsonl").open()] == [
@@ -138,7 +141,7 @@ def test_the_dataset_is_what_the_student_was_trained_on(output: Path) -> None:
     assert (output / "dataset" / "README.md").read_text().startswith("---\n")
 
 
-@pytest.mark.parametrize(("name", "layers"), [("teacher", 30), ("student", 20)])
+@pytest.mark.parametrize(("name", "layers"), [("teacher", 30), ("student", 6)])
 def test_the_models_load_and_are_no_copies_of_what_they_began_as(output: Path, name: str, layers: int) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -178,7 +181,7 @@ def test_programs_get_json(finished: Workplace) -> None:
 def test_a_row_is_traced_to_its_prompt_teacher_pairs_and_checkpoint(finished: Workplace, output: Path) -> None:
     row = pq.read_table(output / "dataset" / "train.parquet").to_pylist()[0]
     text = finished.ask("trace", row["response_id"])
-    for part in (row["response_id"], row["instruction_id"], row["prompt_id"], str(row["sampling_seed"]), "it1.dpo"):
+    for part in (row["response_id"], row["prompt_id"], str(row["sampling_seed"]), "it1.dpo"):
         assert part in text
     found = json.loads(finished.ask("trace", "0", "-o", "json"))
     assert json.dumps(found).count("it1.warmup") >= 1
@@ -194,4 +197,4 @@ def test_results_can_be_written_again_elsewhere(finished: Workplace, output: Pat
     finished.ask("export", "--to", str(tmp_path))
     again = tmp_path / "quickstart"
     assert (again / "report.html").read_bytes() == (output / "report.html").read_bytes()
-    assert (again / "student" / "model.safetensors").stat().st_size > 10**8
+    assert (again / "student" / "model.safetensors").stat().st_size > 10**7

@@ -40,7 +40,7 @@ def section(nodes: Nodes) -> Section:
     blocks.append(
         Table(
             "Agreement on the audit sample",
-            ["audit", "candidates", "Spearman", "Pearson", "slope", "noise, exact", "asked for", "then used"],
+            ["audit", "candidates", "Spearman", "Pearson", "slope", "noise, exact", "asked for", "first order"],
             [_row(node) for node in found],
             numeric=range(1, 7),
         )
@@ -49,7 +49,8 @@ def section(nodes: Nodes) -> Section:
         node.name: {key: node.figures.get(key) for key in ("candidates", "spearman", "pearson", "decision")}
         for node in found
     }
-    return Section("audit", TITLE, [_text(last)], blocks, numbers)
+    asked = {str(node.figures.get("asked")) for node in nodes.of_stage("influence")}
+    return Section("audit", TITLE, [f"{_agreement(last)} {_consequence(last, asked)}"], blocks, numbers)
 
 
 def _row(node: Node) -> list[str]:
@@ -62,20 +63,33 @@ def _row(node: Node) -> list[str]:
         fixed(figures.get("slope"), 3),
         number(figures.get("noise", {}).get("exact")),
         fixed(figures.get("threshold"), 2),
-        str(figures.get("decision", "")).replace("_", " "),
+        {"two_stage": "trusted", "exact": "not trusted"}.get(str(figures.get("decision")), ""),
     ]
 
 
-def _text(node: Node) -> str:
+def _agreement(node: Node) -> str:
     spearman, threshold = node.figures.get("spearman"), node.figures.get("threshold")
     if spearman is None:
-        return "The agreement could not be measured, so every candidate was scored exactly."
-    if node.figures.get("decision") == "exact":
-        return (
-            f"First order ranks candidates with a Spearman correlation of {fixed(spearman, 2)} to the exact scores, "
-            f"below the {fixed(threshold, 2)} asked for: every candidate was scored exactly."
-        )
+        return "The agreement of first order with exact scores could not be measured."
     return (
-        f"First order ranks candidates with a Spearman correlation of {fixed(spearman, 2)} to the exact scores "
-        f"({fixed(threshold, 2)} was asked for), so it may decide which candidates are scored exactly."
+        f"First order ranks candidates with a Spearman correlation of {fixed(spearman, 2)} to the exact scores; "
+        f"{fixed(threshold, 2)} was asked for."
     )
+
+
+def _consequence(node: Node, asked: set[str]) -> str:
+    """What the audit's decision meant for the scores of this run, by the methods that it asked for."""
+    trusted = node.figures.get("decision") == "two_stage"
+    if "two_stage" in asked:
+        return (
+            "So it decided which candidates are scored exactly."
+            if trusted
+            else "So every candidate was scored exactly."
+        )
+    if "first_order" in asked:
+        return (
+            "So its scores may stand for exact ones."
+            if trusted
+            else "The scores of this run are first order all the same, as its recipe asks (influence.method)."
+        )
+    return "The scores of this run are exact in any case."
