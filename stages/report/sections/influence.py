@@ -35,10 +35,10 @@ def section(nodes: Nodes, branches: Branches) -> Section:
             {_short(name): scored[name].values for name in shown},
             {_short(name): means[name] for name in shown},
             {_short(name): branches.colour(_short(name)) for name in shown},
-            x_label="influence of a row: reference loss before minus after one step",
+            x_label="influence of a row: what one step on it takes off the reference loss",
             title="Distribution of influence scores",
         ),
-        "To the right of the dashed line a row lowers the student's loss on the reference. Dots are means, bars "
+        "To the right of the dashed line a row helps. Dots are means, bars "
         "through them 95 % intervals (prompts resampled). The last bars hold the outermost half per cent.",
     )
     shares = Figure(
@@ -62,9 +62,7 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         "before": before,
         "after": after,
     }
-    text = [
-        "Positive influence: one optimiser step on the row lowers the student's loss on the reference's probe rows."
-    ]
+    text = [_meaning(nodes.get(shown[-1] if shown else next(iter(scored))))]
     if before and after:
         first, second = nodes.get(before), nodes.get(after)
         assert first is not None and second is not None
@@ -112,6 +110,19 @@ def _numbers(scores: Scores, average: Interval) -> dict[str, Any]:
 def _same_probe(first: Node, second: Node) -> bool:
     """Whether two nodes measured with the same student checkpoint on the same reference rows."""
     return all(first.input_digest(each) == second.input_digest(each) for each in ("checkpoint", "reference"))
+
+
+def _meaning(node: Node | None) -> str:
+    """What a score is measured against is a setting, and decides what its sign says."""
+    positive = (
+        "Positive influence: after one optimiser step on the row, the student's loss on the probe rows is lower than"
+    )
+    if node is not None and node.manifest.settings.get("baseline") == "before_step":
+        return f"{positive} before the step. Momentum's part of the step is in every score alike."
+    return (
+        f"{positive} after the same step without the row, on momentum alone. So a row can be good to learn from and "
+        "still be below 0: ranks within a prompt say more than signs."
+    )
 
 
 def _moved(before: str, after: str, moved: Difference, same: bool) -> str:
