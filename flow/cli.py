@@ -49,6 +49,9 @@ def main() -> NoReturn:
         sys.exit(int(error.code))
     except KeyboardInterrupt:
         sys.exit(130)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(64)
     except BrokenPipeError:  # `montessori … | head`
         sys.stderr.close()
         sys.exit(0)
@@ -107,7 +110,7 @@ def run(
     until: Annotated[
         list[str] | None, typer.Option("--until", help="only this node and what it needs; may be repeated")
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="shards to work on at once")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="shards to work on at once")] = None,
     to: Annotated[Path, typer.Option("--to", help="folder for the run's output")] = Path("runs"),
 ) -> int:
     """Run a recipe on this machine. Run it again to carry on after an interruption."""

@@ -83,9 +83,9 @@ def _builtin_model() -> Iterator[Check]:
 
 def _processor() -> Iterator[Check]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    level: Literal["ok", "warning"] = "ok" if memory >= 12 else "warning"
+    level: Literal["ok", "warning"] = "ok" if memory >= 8 else "warning"
     text = f"{os.cpu_count()} cores, {memory:.0f} GiB"
-    yield Check("machine", level, text if level == "ok" else f"{text}; the quickstart needs 12 GiB")
+    yield Check("machine", level, text if level == "ok" else f"{text}; the quickstart needs 8 GiB")
 
 
 def _gpus() -> Iterator[Check]:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from flow.resolve import Resolver
-from flow.runstate import read_state
+from flow.runstate import STALE_S, read_state
 from flow.screen import duration
 from flow.session import Session
 from stages.contract.errors import bad_settings
@@ -15,7 +15,6 @@ from stages.contract.logs import log_prefix, read_log
 from stages.contract.progress import ProgressRecord
 from stages.contract.store import Store
 
-STALE_S = 60.0
 _FOLLOW_S = 1.0
 
 
@@ -82,6 +81,8 @@ def print_log(session: Session, node: str, shard: int, attempt: int | None, foll
         raise bad_settings(f"{node} has no attempt {number}", where=run, hint=f"it has {numbers}")
     prefix = log_prefix(run, node, number, shard)
     shown = ""
+    if not any(True for _ in session.store.list(prefix)):
+        raise bad_settings(f"attempt {number} of {node} has no shard {shard}", where=run, hint="--shard, --attempt")
     while True:
         text = read_log(session.store, prefix)
         sys.stdout.write(text[len(shown) :])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from flow.decide import Decision, Ended, Finalise, Limits, Observed, Start, Stat
 from flow.graph import Graph
 from flow.resolve import Resolver
 from flow.runstate import RunState, cancel_key, next_attempt, write_resolved, write_state
+from stages.contract.catalog import spec
 from stages.contract.chunks import finalise
 from stages.contract.errors import ExitCode
 from stages.contract.logs import QUIET_VARIABLE
@@ -45,6 +47,7 @@ class _Shard:
     attempt: int
     uri: str
     index: int
+    slot: int = 0  # of `jobs`: decides which GPUs it sees
     process: subprocess.Popen[bytes] | None = None
 
 
@@ -97,6 +100,7 @@ class LocalRun:
         self._published: dict[str, frozenset[int]] = {}
         self.times = {name: NodeTimes() for name in self.graph.nodes}
         self._stop = 0
+        self._devices = _visible_gpus() if self.jobs > 1 else []
         self._cached: frozenset[str] = frozenset()
 
     def run(self) -> Decision:
@@ -195,6 +199,8 @@ class LocalRun:
             if running >= self.jobs:
                 return
             if each.process is None:
+                taken = {other.slot for other in self._shards if other.process is not None}
+                each.slot = min(set(range(self.jobs)) - taken)
                 each.process = self._spawn(each)
                 running += 1
                 times = self.times[each.node]
@@ -202,6 +208,10 @@ class LocalRun:
 
     def _spawn(self, shard: _Shard) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.environment, INDEX_VARIABLE: str(shard.index), QUIET_VARIABLE: "1"}
+        if self._devices and spec(self.graph.nodes[shard.node].stage).launch != "torchrun":
+            # A share of its own each; a training has all of them.
+            share = self._devices[shard.slot :: self.jobs] or [self._devices[shard.slot % len(self._devices)]]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(share)
         return subprocess.Popen(
             [sys.executable, "-m", "stages", shard.uri],
             env=environment,
@@ -296,6 +306,18 @@ class LocalRun:
             observed = {name: self._observe(name) for name in self.graph.nodes}
             self._shards.clear()
             self._tell(decide(self.graph, observed, self.limits, self.wanted), observed)
+
+
+def _visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, without importing torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [each for each in named.split(",") if each.strip()]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
+    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 def _die_with_parent() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from flow.resolve import Resolver
-from flow.runstate import cancel_key, read_state, runs
+from flow.runstate import STALE_S, cancel_key, read_state, runs
 from flow.session import Session
 from stages.contract.clock import now, stamp
-from stages.contract.errors import bad_settings
+from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.contract.manifest import manifest_key, read_manifest, shard_prefix
 from stages.contract.store import Entry, Store
 
@@ -57,25 +57,35 @@ def cancel(session: Session) -> str:
     """Asks a run to stop and says what will happen."""
     run = session.graph.run
     state = read_state(session.store, run)
-    if state is None or state.phase != "running":
+    if state is None or state.phase != "running" or state.age_s() > STALE_S:
         return f"{run} is not running"
     session.store.put(cancel_key(run), stamp().encode())
     return f"{run} stops within seconds; what is committed stays, and montessori run carries on"
 
 
 def orphans(store: Store, days: float) -> list[Entry]:
-    """What can be removed: data that no manifest lists beside a finished shard, and old artifacts of no run."""
+    """What can be removed: data that no manifest lists beside a finished shard, and old artifacts of no run.
+
+    An artifact that was never finished goes once no run that was looked after within `days` has a task for it.
+    """
     used = _used_artifacts(store)
     young = stamp(now() - timedelta(days=days))
+    begun = _begun_artifacts(store, young)
     found: list[Entry] = []
     for prefix, entries in _artifacts(store).items():
-        manifest = read_manifest(store, prefix)
+        try:
+            manifest = read_manifest(store, prefix)
+            listed = set() if manifest is None else {f"{prefix}/{file}" for file in _listed_files(store, prefix)}
+        except StageError as error:
+            if error.code != ExitCode.BAD_DATA:
+                raise
+            continue  # damaged: the next run that needs it says so and makes it again
         if manifest is None:
-            continue  # it may be in the making
+            found += entries if prefix not in begun else []
+            continue
         if prefix not in used and manifest.finished < young:
             found += entries
             continue
-        listed = {f"{prefix}/{file}" for file in _listed_files(store, prefix)}
         found += [
             entry
             for entry in entries
@@ -101,6 +111,20 @@ def _listed_files(store: Store, prefix: str) -> set[str]:
     from stages.contract.artifact import Artifact
 
     return {file.key for file in Artifact(store, prefix).files()}
+
+
+def _begun_artifacts(store: Store, young: str) -> set[str]:
+    """Outputs of the tasks of every run that was looked after since `young`."""
+    begun: set[str] = set()
+    for run in runs(store):
+        state = store.get_json(f"runs/{run}/state.json")
+        if isinstance(state, dict) and str(state.get("updated", "")) < young:
+            continue
+        for key, _ in store.list(f"runs/{run}/tasks/"):
+            task = store.get_json(key)
+            if isinstance(task, dict):
+                begun.add(str(task.get("output")))
+    return begun
 
 
 def _used_artifacts(store: Store) -> set[str]:

@@ -7,6 +7,7 @@ from `--set dpo.beta=0.2`, from the environment (`MONTESSORI__DPO__BETA=0.2`), f
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -148,6 +149,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 def check_recipe(data: Mapping[str, Any], overrides: Mapping[str, Any], *, where: str) -> RecipeBase:
     """Validates a recipe's values with environment and `--set` on top."""
     base = recipe_class()
+    _check_environment(base)
 
     class FromFile(base):  # type: ignore[misc, valid-type]
         @classmethod
@@ -171,6 +173,17 @@ def check_recipe(data: Mapping[str, Any], overrides: Mapping[str, Any], *, where
         raise
     assert isinstance(recipe, RecipeBase)
     return recipe
+
+
+def _check_environment(model: type[BaseModel]) -> None:
+    """Refuses an override of no known section; what stands behind a known one is checked with the recipe."""
+    for name in os.environ:
+        if not name.upper().startswith(ENVIRONMENT_PREFIX):
+            continue
+        section = name[len(ENVIRONMENT_PREFIX) :].partition("__")[0].lower()
+        if section not in model.model_fields:
+            known = list(model.model_fields)
+            raise bad_settings(f"unknown key {section!r}{_nearest(section, known)}", where=f"environment: {name}")
 
 
 class _Fixed(PydanticBaseSettingsSource):
@@ -218,6 +231,10 @@ class _UniqueKeys(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key is a word, not {key!r} (quotes make one of it)", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

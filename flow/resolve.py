@@ -17,6 +17,9 @@ from stages.contract.manifest import Layout, Manifest, fix_layout, intact, publi
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput, Input, ModelInput, Shards, Task
 
+# Settings of how much a stage computes at once, with the least that makes sense: halved after running out of memory.
+_AT_ONCE = {"micro_batch": 1, "pack_tokens": 64}
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -69,11 +72,12 @@ class Resolver:
         return fix_layout(self.store, self.resolved[name].key, Layout(shards=node.shards, chunk_rows=chunk_rows))
 
     def task(self, name: str, attempt: int, shards: tuple[int, ...], halvings: int = 0) -> Task:
-        """The task of one attempt; each halving halves the settings' `micro_batch`, which output does not depend on."""
+        """The task of one attempt; each halving halves what is computed at once, which output does not depend on."""
         node, found = self.graph.nodes[name], self.resolved[name]
         settings = node.settings.model_dump(mode="json")
-        if "micro_batch" in settings and halvings:
-            settings["micro_batch"] = max(1, (settings["micro_batch"] or 1) >> halvings)
+        for size, least in _AT_ONCE.items():
+            if size in settings and halvings:
+                settings[size] = max(least, settings[size] >> halvings)
         return Task(
             run=self.graph.run,
             node=name,

@@ -20,6 +20,8 @@ from stages.contract.clock import stamp
 from stages.contract.errors import bad_settings
 from stages.contract.store import Store
 
+STALE_S = 60.0  # a running run writes its state every few seconds
+
 
 class RunState(BaseModel):
     """How far a run is. `phase`: running, done, failed or interrupted."""

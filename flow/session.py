@@ -76,7 +76,8 @@ def find_run(run: str | None, store: str | None) -> Session:
     """A run that was started before: by name, by its recipe's path, or the latest one of the store."""
     if run is not None and (run.endswith((".yaml", ".yml")) or "/" in run):
         data = read_yaml(Path(run))
-        opened = open_store(store or str(data.get("store", "")) or default_store(None).uri)
+        named = os.environ.get(f"{ENVIRONMENT_PREFIX}STORE") or str(data.get("store", ""))
+        opened = open_store(store or named or DEFAULT_STORE)
         name = str(data.get("name", ""))
     else:
         opened = default_store(store)
@@ -108,6 +109,9 @@ def run_local(session: Session, until: tuple[str, ...], jobs: int | None, to: Pa
     for name in until:
         session.graph.node(name)
     console = Console()
+    to.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is said now, not when all is done
+    if not os.access(to, os.W_OK | os.X_OK):
+        raise bad_settings("this folder cannot be written to", where=f"--to {to}")
     settings = session.recipe.run
     run = LocalRun(session.graph, session.store, Limits(settings.retries), jobs or settings.jobs, wanted=until or None)
     with Screen(session.graph, console) as screen:
@@ -116,7 +120,8 @@ def run_local(session: Session, until: tuple[str, ...], jobs: int | None, to: Pa
     for failure in decision.failures:
         console.print(f"[red]{failure.node}[/red] failed (exit code {failure.code}):", highlight=False)
         console.print(f"  {failure.message}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"  montessori logs {failure.node} --run {session.graph.run} shows more", highlight=False)
+        where = f"--run {session.graph.run} --shard {failure.shard} --store {session.store.uri}"
+        console.print(f"  montessori logs {failure.node} {where}", highlight=False, soft_wrap=True)
     if run.interrupted:
         console.print("interrupted; what is committed stays. The same command carries on.")
         return int(ExitCode.INTERRUPTED)

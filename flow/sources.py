@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from stages.contract.canonical import digest, sha256_file
 from stages.contract.errors import bad_settings
-from stages.contract.store import Store
+from stages.contract.store import Store, open_store
 from stages.models.settings import ModelSource
 
 _WHOLE_FILE_BYTES = 16 << 20
@@ -86,6 +87,18 @@ def _ends(path: Path, size: int) -> str:
         return digest([head.hex(), file.read().hex()])
 
 
+def _remote_digest(uri: str, where: str) -> str:
+    """SHA-256 of an object: rows that were corrected in place are other rows."""
+    folder, _, name = uri.rpartition("/")
+    store = open_store(folder)
+    if store.size(name) is None:
+        raise bad_settings(f"there is no object {uri}", where=where)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "rows"
+        store.get_file(name, copy)
+        return sha256_file(copy)
+
+
 def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
     """What a recipe's source of rows stands for on any machine: its URI and the SHA-256 of its content.
 
@@ -99,7 +112,9 @@ def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
                 f"there is no built-in data {uri!r}", where=where, hint="builtin:seeds, builtin:reference"
             )
         return {"uri": uri, "digest": sha256_file(path)}
-    if uri.startswith(("store:", "hf:")) or ("://" in uri and not uri.startswith("file://")):
+    if uri.startswith("s3://"):
+        return {"uri": uri, "digest": _remote_digest(uri, where)}
+    if uri.startswith(("store:", "hf:")):
         return {"uri": uri}
     path = Path(uri.removeprefix("file://")).expanduser()
     if not path.is_file():

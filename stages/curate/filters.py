@@ -40,6 +40,7 @@ class Reason(StrEnum):
     ODD_FIRST_CHARACTER = "odd_first_character"
     REPETITIVE = "repetitive"
     DUPLICATE = "duplicate"  # ROUGE-L over the threshold: found by stages.curate.rouge, not here
+    OVER_MOST_ROWS = "over_most_rows"  # nothing wrong with it: more were kept than asked for
 
 
 @dataclass(frozen=True)

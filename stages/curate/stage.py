@@ -41,7 +41,8 @@ def run(context: StageContext) -> None:
         context.check_stop()
         kept, duplicates = _deduplicated(suitable, seeds, settings.rouge_threshold)
         dropped += duplicates
-        kept = _at_most(kept, settings)
+        kept, cut = _at_most(kept, settings)
+        dropped += cut
     reasons = Counter(each["reason"] for each in dropped)
     if len(kept) < settings.least_rows:
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -108,12 +109,19 @@ def _dropped(row: Row, reason: Reason, detail: str, score: float | None) -> Row:
     }
 
 
-def _at_most(kept: list[Row], settings: CurateSettings) -> list[Row]:
+def _at_most(kept: list[Row], settings: CurateSettings) -> tuple[list[Row], list[Row]]:
+    """(kept, cut), the cut ones as dropped rows."""
     if settings.most_rows is None or len(kept) <= settings.most_rows:
-        return kept
+        return kept, []
     chosen = first_side([row["prompt_id"] for row in kept], seed=settings.seed + 1, rows=settings.most_rows)
     # Whole prompts come near the number; the rest is cut in order, which is the order of generation.
-    return [row for row in kept if row["prompt_id"] in chosen][: settings.most_rows]
+    stay = {row["instruction_id"] for row in [row for row in kept if row["prompt_id"] in chosen][: settings.most_rows]}
+    cut = [row for row in kept if row["instruction_id"] not in stay]
+    detail = f"most_rows is {settings.most_rows}"
+    return (
+        [row for row in kept if row["instruction_id"] in stay],
+        [_dropped(row, Reason.OVER_MOST_ROWS, detail, None) for row in cut],
+    )
 
 
 def _splits(kept: list[Row], settings: CurateSettings) -> dict[str, str]:

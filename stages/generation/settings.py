@@ -41,7 +41,7 @@ class EngineSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights; auto takes the model's own."
     )
-    max_model_len: int = resource(
+    max_model_len: int = Field(
         4096,
         ge=16,
         description="Longest prompt and output together, in tokens; at most the model's own context. A prompt that "

@@ -12,7 +12,7 @@ PACKAGES = ("torch", "transformers")
 
 
 class ProbeSettings(StageSettings):
-    """How one probe computes; docs/influence.md explains each."""
+    """How one probe computes; docs/stages/influence.md explains them."""
 
     lr: float | None = Field(
         None, gt=0, description="learning rate of the probe's step; the warm-up's last if not given"

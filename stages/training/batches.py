@@ -28,6 +28,11 @@ def micro_batches(batch: int, most: int, ranks: int) -> tuple[int, int]:
     return micro, rows // micro
 
 
+def most_ranks(batch: int, gpus: int) -> int:
+    """The most ranks that a batch can be dealt out to, at most one a GPU; one where there is no GPU."""
+    return max(ranks for ranks in range(1, max(1, gpus) + 1) if batch % ranks == 0)
+
+
 def row_order(rows: int, epochs: float, batch: int, seed: int) -> list[int]:
     """Row numbers in training order, each pass in another order; a whole number of batches, rounded up."""
     wanted = math.ceil(round(rows * epochs, 6) / batch) * batch

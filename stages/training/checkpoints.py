@@ -47,7 +47,8 @@ def save_checkpoint(
         store.put_file(f"{prefix}/attempt={attempt}/{name}", path)
         files[name] = _File(size=path.stat().st_size, sha256=sha256_file(path))
     record = Checkpoint(step=step, attempt=attempt, layout=layout, files=files)
-    store.put_if_absent(f"{prefix}/{MARKER}", record.model_dump_json().encode())
+    # Over a marker that stood there: a checkpoint that could be used would have been gone on from, past this step.
+    store.put(f"{prefix}/{MARKER}", record.model_dump_json().encode())
     remove_checkpoints(store, output, before=step)
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from stages.contract.context import StageContext
 from stages.contract.errors import ExitCode, Interrupted, StageError, bad_data
 from stages.contract.tables import write_parquet
-from stages.training.batches import micro_batches
+from stages.training.batches import micro_batches, most_ranks
 from stages.training.checkpoints import find_checkpoint, remove_checkpoints, save_checkpoint
 from stages.training.devices import visible_gpus
 from stages.training.job import Advance, Job, Outcome, read_advance, write_whole
@@ -46,7 +46,9 @@ def train(context: StageContext, model: Path, tables: Mapping[str, pa.Table]) ->
     if not tables["train"].num_rows:
         raise bad_data("there is no row to train on", where=context.task.node)
     gpus = visible_gpus()
-    ranks = settings.ranks or max(1, gpus)
+    ranks = settings.ranks or most_ranks(settings.batch, gpus)
+    if gpus > ranks and settings.ranks is None:
+        context.log.info("fewer ranks than GPUs: the batch has no more rows to deal out", ranks=ranks, gpus=gpus)
     micro_batches(settings.batch, settings.micro_batch, ranks)  # an impossible batch is said before anything loads
     layout = {"ranks": ranks, "zero_stage": settings.zero_stage}
     folder = context.scratch / "training"
@@ -70,6 +72,7 @@ def train(context: StageContext, model: Path, tables: Mapping[str, pa.Table]) ->
     context.meter.count(tokens=outcome.tokens, rows_in=outcome.rows_in, rows_kept=outcome.rows_kept)
     context.progress.phase("publishing")
     context.publish(folder=job.model_out, figures=outcome.figures)
+    context.writer.publish()  # only what is published can be done without its checkpoints
     remove_checkpoints(context.store, context.task.output)
 
 

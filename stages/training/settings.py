@@ -67,7 +67,9 @@ class TrainingSettings(StageSettings):
     seed: int = Field(42, ge=0, description="Seed of the order of the rows.")
 
     ranks: int | None = resource(
-        None, ge=1, description="Processes on this machine; by default one a GPU, without a GPU one."
+        None,
+        ge=1,
+        description="Processes on this machine; by default one a GPU, as far as the batch can be dealt out.",
     )
     micro_batch: int = resource(
         4,

@@ -81,8 +81,11 @@ def test_prompts_are_never_split_between_warm_up_and_candidates(file_store: Stor
 
 
 def test_rows_for_the_student_have_no_other_side(file_store: Store) -> None:
-    rows = curate(file_store, good(), role="train", most_rows=7).table().to_pylist()
+    found = curate(file_store, good(), role="train", most_rows=7)
+    rows = found.table().to_pylist()
     assert [row["split"] for row in rows] == ["train"] * 6  # whole prompts of three
+    assert found.manifest.figures["dropped"] == {"over_most_rows": len(good()) - 6}
+    assert len(found.table("dropped")) == len(good()) - 6
 
 
 def test_too_few_rows_stop_the_run_with_the_figures(file_store: Store) -> None:

@@ -58,6 +58,10 @@ MISTAKES = [
     (("logs", "it1.dpo"), 64, "no run in this store"),
     (("init", "no-such-recipe"), 64, "quickstart"),
     (("plan", "mine.yaml", "-o", "yaml"), 64, "json"),
+    (("run", "mine.yaml", "--jobs", "0"), 64, "--jobs"),
+    (("run", "mine.yaml", "--to", "mine.yaml"), 64, "mine.yaml"),
+    (("run", "odd.yaml"), 64, "odd.yaml:2"),
+    (("plan", "braces.yaml"), 64, "braces.yaml:1"),
     (("dance",), 64, "dance"),
     (("run",), 64, "recipe"),
 ]
@@ -66,10 +70,20 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "code", "text"), MISTAKES, ids=lambda value: str(value)[:60])
 def test_a_mistake_is_named_before_anything_runs(cli, arguments: tuple[str, ...], code: int, text: str) -> None:  # type: ignore[no-untyped-def]
     assert cli("init", "quickstart", "--to", "mine.yaml").code == 0
+    Path("odd.yaml").write_text("name: odd\non: true\n")
+    Path("braces.yaml").write_text("name: {{x}}\n")
     answer = cli(*arguments)
     assert answer.code == code, answer.err
     assert answer.err.startswith("error: ") and text in answer.err
     assert not list(Path().rglob("artifacts")) and not Path("runs").exists()
+
+
+def test_a_misspelt_override_in_the_environment_is_named(cli, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    cli("init", "quickstart", "--to", "mine.yaml")
+    monkeypatch.setenv("MONTESSORI__DOP__BETA", "0.2")
+    answer = cli("plan", "mine.yaml")
+    assert answer.code == 64
+    assert "MONTESSORI__DOP__BETA" in answer.err and "did you mean 'dpo'" in answer.err
 
 
 def test_init_does_not_write_over_a_file(cli) -> None:  # type: ignore[no-untyped-def]
@@ -129,7 +143,7 @@ def test_help_answers_at_once_and_teaches(cli) -> None:  # type: ignore[no-untyp
 
 def test_doctor_says_what_this_machine_has(cli) -> None:  # type: ignore[no-untyped-def]
     found = json.loads(cli("doctor", "-o", "json").out)
-    assert {"store", "memory"} <= {check["name"] for check in found} or found
+    assert {"python", "vllm", "machine", "disk", "store"} <= {check["name"] for check in found}
     assert all(check["level"] in ("ok", "warning", "error") and check["text"] for check in found)
 
 

@@ -171,6 +171,29 @@ def test_rerunning_from_a_node_downwards_makes_all_of_it_again(file_store: Store
     assert local.cached == frozenset() and doubled(file_store) == DOUBLED
 
 
+def test_what_was_never_finished_is_garbage_once_its_run_is_left_alone(file_store: Store) -> None:
+    file_store.put("runs/toy/recipe.json", b"{}")
+    run(file_store, toy_graph(shards=2, fault="data", fault_at=1))
+    begun = {key.split("/shard")[0] for key, _ in file_store.list("artifacts/tests.toy.lines/") if "/shard" in key}
+    assert begun and orphans(file_store, days=7) == []
+    assert begun <= {"/".join(entry.key.split("/")[:3]) for entry in orphans(file_store, days=-1)}
+
+
+def test_shards_at_work_at_once_see_gpus_of_their_own(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    seen: list[str] = []
+    popen = subprocess.Popen
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        seen.append(named["env"]["CUDA_VISIBLE_DEVICES"])
+        return popen(*arguments, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    decision, _ = run(file_store, toy_graph(shards=2, pause_s=0.5), jobs=2)
+    assert decision.exit_code == 0
+    assert sorted(seen[-2:]) == ["4,6", "5"]
+
+
 def test_garbage_is_what_no_manifest_lists_and_what_no_run_uses(file_store: Store) -> None:
     run(file_store, toy_graph())
     key = read_resolved(file_store, "toy")["nodes"]["lines"]["key"]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from stages.contract.errors import ExitCode, StageError
-from stages.training.batches import micro_batches, row_order
+from stages.training.batches import micro_batches, most_ranks, row_order
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from stages.training.batches import micro_batches, row_order
 )
 def test_a_batch_is_dealt_out(batch: int, most: int, ranks: int, expected: tuple[int, int]) -> None:
     assert micro_batches(batch, most, ranks) == expected
+
+
+@pytest.mark.parametrize(("batch", "gpus", "ranks"), [(32, 8, 8), (2, 8, 2), (6, 4, 3), (4, 0, 1), (7, 4, 1)])
+def test_without_a_number_of_ranks_as_many_gpus_work_as_the_batch_has_rows_for(
+    batch: int, gpus: int, ranks: int
+) -> None:
+    assert most_ranks(batch, gpus) == ranks
 
 
 @pytest.mark.parametrize(("batch", "ranks", "nearest"), [(32, 5, 30), (2, 8, 8), (11, 4, 12)])

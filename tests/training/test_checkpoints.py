@@ -72,7 +72,19 @@ def test_a_second_process_at_the_same_step_does_no_harm(file_store: Store, writt
     save(file_store, written, 5, "a2")
     found = find(file_store, tmp_path)
     assert found is not None
-    assert (found[1] / "global_step5" / "state.pt").read_bytes() == b"weights"
+    assert (found[1] / "global_step5" / "state.pt").read_bytes() == b"others!", "the later one, whole"
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, {"ranks": 8, "zero_stage": 3}])
+def test_a_marker_that_cannot_be_used_gives_way(
+    file_store: Store, written: Path, tmp_path: Path, layout: dict[str, int]
+) -> None:
+    save_checkpoint(file_store, OUTPUT, written, step=5, attempt="a1", layout=layout)
+    if layout == LAYOUT:
+        file_store.put(f"{OUTPUT}/checkpoints/step-00000005/complete.json", b"{")
+    save(file_store, written, 5, "a2")
+    found = find(file_store, tmp_path)
+    assert found is not None and found[0] == 5
 
 
 def test_removing_leaves_nothing(file_store: Store, written: Path) -> None:
