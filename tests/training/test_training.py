@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pytest
 
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
-from stages.contract.store import FileStore, Store
-from stages.contract.task import ArtifactInput, Task, write_task
-from tests.support import make_task, model_input, publish, run_stage, start_stage
+from stages.contract.store import Store
+from stages.contract.task import ArtifactInput
+from tests.support import model_input, publish, run_stage
+from tests.training.rows import COMMON, responses
 
 PROMPT = "<|im_start|>user\nmake one<|im_end|>\n<|im_start|>assistant\n<instruction>"
-# eps is large so that the sign of a gradient that is all rounding does not decide a step.
-COMMON = {"batch": 4, "max_tokens": 100, "eps": 1e-4, "learning_rate": 1e-3, "dtype": "float32"}
-START_S = 120
-
-
-def responses(count: int = 10, **columns: Any) -> pa.Table:
-    return pa.table(
-        {
-            "response_id": [f"{number:04d}" for number in range(count)],
-            "instruction": [f"Count to {number}." for number in range(count)],
-            "response": [" ".join(map(str, range(number + 1))) for number in range(count)],
-            "usable": [True] * count,
-            "split": ["warmup"] * count,
-        }
-        | columns
-    )
 
 
 def pairs(train: int = 8, heldout: int = 3) -> pa.Table:
@@ -131,62 +114,6 @@ def test_two_bf16_ranks_start_at_a_margin_of_zero_and_keep_the_teacher_s_own_fil
         assert (folder / name).read_bytes() == (tiny_model / name).read_bytes(), name
     assert '"dtype": "bfloat16"' in (folder / "config.json").read_text()
     assert 0 < artifact.manifest.figures["weights_changed"] < 1
-
-
-def sft_task(store: Store, tiny_model: Path) -> Task:
-    given = publish(store, "responses", tables={"rows": responses()})
-    settings = COMMON | {"epochs": 120, "checkpoint_steps": 20}
-    return make_task("sft", settings, {"student": model_input(tiny_model), "rows": given})
-
-
-def wait_for_checkpoint(store: Store, task: Task, after: int) -> int:
-    """The step of the first complete checkpoint later than `after`."""
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        keys = [key for key, _ in store.list(f"{task.output}/checkpoints/") if key.endswith("complete.json")]
-        steps = [int(key.split("/")[-2].removeprefix("step-")) for key in keys]
-        if steps and max(steps) > after:
-            return max(steps)
-        time.sleep(0.01)
-    raise AssertionError("no checkpoint came")
-
-
-def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one(tmp_path: Path, tiny_model: Path) -> None:
-    undisturbed, disturbed = FileStore(tmp_path / "undisturbed"), FileStore(tmp_path / "disturbed")
-    whole = start_stage(write_task(undisturbed, reference := sft_task(undisturbed, tiny_model)))
-    task = sft_task(disturbed, tiny_model)
-    uri = write_task(disturbed, task)
-
-    first = start_stage(uri)
-    wait_for_checkpoint(disturbed, task, 0)
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=START_S)
-    assert first.returncode == ExitCode.INTERRUPTED
-    reached = wait_for_checkpoint(disturbed, task, 0)
-
-    second = start_stage(uri)
-    wait_for_checkpoint(disturbed, task, reached)
-    workers = psutil.Process(second.pid).children(recursive=True)
-    second.kill()
-    second.communicate(timeout=START_S)
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert workers and not alive
-
-    third = start_stage(uri)
-    _, errors = third.communicate(timeout=START_S)
-    assert third.returncode == ExitCode.DONE, errors
-    assert "going on from a checkpoint" in errors
-    assert whole.wait(START_S) == ExitCode.DONE
-    ours, theirs = Artifact(disturbed, task.output), Artifact(undisturbed, reference.output)
-    assert weights_digest(ours) == weights_digest(theirs)
-    steps = [entry["step"] for entry in ours.manifest.figures["loss"]]
-    assert steps == list(range(1, 301))
-    assert ours.manifest.figures["loss"] == theirs.manifest.figures["loss"]
-    assert not list(disturbed.list(f"{task.output}/checkpoints/"))
-
-
-def weights_digest(artifact: Artifact) -> str:
-    return next(file.sha256 for file in artifact.files() if file.name == "model.safetensors")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
