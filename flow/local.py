@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from flow.resolve import Resolver
 from flow.runstate import RunState, cancel_key, next_attempt, write_resolved, write_state
 from stages.contract.catalog import spec
 from stages.contract.chunks import finalise
+from stages.contract.devices import gpu_names
 from stages.contract.errors import ExitCode
 from stages.contract.logs import QUIET_VARIABLE
 from stages.contract.manifest import unpublish_damaged
@@ -100,7 +100,7 @@ class LocalRun:
         self._published: dict[str, frozenset[int]] = {}
         self.times = {name: NodeTimes() for name in self.graph.nodes}
         self._stop = 0
-        self._devices = _visible_gpus() if self.jobs > 1 else []
+        self._devices = gpu_names() if self.jobs > 1 else []
         self._cached: frozenset[str] = frozenset()
 
     def run(self) -> Decision:
@@ -306,18 +306,6 @@ class LocalRun:
             observed = {name: self._observe(name) for name in self.graph.nodes}
             self._shards.clear()
             self._tell(decide(self.graph, observed, self.limits, self.wanted), observed)
-
-
-def _visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [each for each in named.split(",") if each.strip()]
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=60)
-    return [str(number) for number, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 def _die_with_parent() -> None:

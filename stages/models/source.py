@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.models import builtin
 from stages.models.prune import without_layers
-from stages.models.settings import ModelSource
+from stages.models.settings import BUILTIN, ModelSource
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # A hub repository often holds the same weights in several formats.
@@ -37,8 +37,8 @@ def resolve(source: ModelSource, cache: Path) -> Path:
 
 
 def _whole(source: ModelSource, cache: Path) -> Path:
-    if source.model.startswith(builtin.PREFIX):
-        return builtin.find(source.model.removeprefix(builtin.PREFIX), cache)
+    if source.model.startswith(BUILTIN):
+        return builtin.find(source.model.removeprefix(BUILTIN), cache)
     folder = Path(source.model).expanduser()
     if folder.is_dir():
         return folder.resolve()

@@ -20,11 +20,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.contract.context import StageContext
+from stages.contract.devices import visible_gpus
 from stages.contract.errors import ExitCode, Interrupted, StageError, bad_data
 from stages.contract.tables import write_parquet
 from stages.training.batches import micro_batches, most_ranks
 from stages.training.checkpoints import find_checkpoint, remove_checkpoints, save_checkpoint
-from stages.training.devices import visible_gpus
 from stages.training.job import Advance, Job, Outcome, read_advance, write_whole
 from stages.training.settings import TrainingSettings
 
@@ -72,8 +72,7 @@ def train(context: StageContext, model: Path, tables: Mapping[str, pa.Table]) ->
     context.meter.count(tokens=outcome.tokens, rows_in=outcome.rows_in, rows_kept=outcome.rows_kept)
     context.progress.phase("publishing")
     context.publish(folder=job.model_out, figures=outcome.figures)
-    context.writer.publish()  # only what is published can be done without its checkpoints
-    remove_checkpoints(context.store, context.task.output)
+    context.after_publishing(lambda: remove_checkpoints(context.store, context.task.output))
 
 
 def _written(path: Path, table: pa.Table) -> Path:

@@ -146,7 +146,7 @@ def test_the_models_load_and_are_no_copies_of_what_they_began_as(output: Path, n
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from stages.models.builtin import installed_folder
+    from stages.models.settings import installed_folder
 
     model = AutoModelForCausalLM.from_pretrained(output / name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(output / name)

@@ -180,7 +180,7 @@ def test_what_was_never_finished_is_garbage_once_its_run_is_left_alone(file_stor
 
 
 def test_shards_at_work_at_once_see_gpus_of_their_own(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setattr("flow.local.gpu_names", lambda: ["4", "5", "6"])
     seen: list[str] = []
     popen = subprocess.Popen
 

@@ -68,6 +68,7 @@ def test_a_training_that_is_interrupted_and_killed_ends_as_an_undisturbed_one(tm
     assert steps == list(range(1, 301))
     assert ours.manifest.figures["loss"] == theirs.manifest.figures["loss"]
     assert not list(disturbed.list(f"{task.output}/checkpoints/"))
+    assert ours.manifest.ledger.peak_memory_bytes > 0
 
 
 def weights_digest(artifact: Artifact) -> str:

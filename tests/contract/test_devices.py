@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.training.devices import visible_gpus
+from stages.contract.devices import visible_gpus
 
 FILES = ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm")
 
