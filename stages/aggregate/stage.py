@@ -27,7 +27,7 @@ COMPONENTS = pa.schema(
 
 def run(context: StageContext) -> None:
     settings: AggregateSettings = context.settings
-    scores = context.table("scores").select(["prompt_id", "instruction_id", "score", "noise"])
+    scores = context.table("scores", columns=("prompt_id", "instruction_id", "score", "noise"))
     texts = {row["instruction_id"]: row for row in context.table("instructions").to_pylist()}
     context.progress.begin(scores.num_rows, unit="scores", phase="aggregating")
     with context.meter.phase("compute"):

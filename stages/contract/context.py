@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,10 @@ class StageContext:
             raise bad_settings(f"input {name!r} is a model, not an artifact", where=self.task.key)
         return Artifact(self.store, found.key, found.digest)
 
-    def table(self, name: str, table: str = ROWS) -> pa.Table:
-        """All rows of an input's table, checked."""
+    def table(self, name: str, table: str = ROWS, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of an input's table, checked; with `columns` only those are read."""
         with self.meter.phase("load"):
-            return self.artifact(name).table(table)
+            return self.artifact(name).table(table, columns)
 
     def folder(self, name: str) -> Path:
         """An input's files as a local, read-only folder, checked."""

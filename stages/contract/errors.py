@@ -5,7 +5,10 @@ The numbers follow sysexits.h where it has a fitting one.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+from functools import partial
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -38,6 +41,10 @@ class StageError(Exception):
         self.where = where
         self.hint = hint
 
+    def __reduce__(self) -> Any:
+        # As other processes are to raise it: an exception is pickled by its positional arguments otherwise.
+        return partial(StageError, self.message, code=self.code, where=self.where, hint=self.hint), ()
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text} ({self.hint})" if self.hint else text
@@ -60,3 +67,15 @@ def bad_data(message: str, *, where: str | None = None, hint: str | None = None)
 
 def gate(message: str, *, where: str | None = None, hint: str | None = None) -> StageError:
     return StageError(message, code=ExitCode.GATE, where=where, hint=hint)
+
+
+def unforeseen(error: BaseException) -> tuple[ExitCode, str]:
+    """What an error that is no StageError means to a sequencer, and its message on one line."""
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ExitCode.STORE, f"the local disk is full: {text} (free space, or move TMPDIR and MONTESSORI_CACHE)"
+    # torch raises its own RuntimeError subclass; its name is compared so that torch need not be imported here
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return ExitCode.OUT_OF_MEMORY, f"out of memory: {text}"
+    return ExitCode.BUG, f"{type(error).__name__}: {text}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import signal
@@ -18,7 +17,7 @@ import structlog
 
 from stages.contract.clock import now, stamp
 from stages.contract.context import StageContext
-from stages.contract.errors import ExitCode, Interrupted, StageError, bad_settings
+from stages.contract.errors import ExitCode, Interrupted, StageError, bad_settings, unforeseen
 from stages.contract.logs import LogTee, configure, log_prefix
 from stages.contract.manifest import read_shard
 from stages.contract.outcome import INDEX_VARIABLE, Outcome, outcome_key
@@ -56,13 +55,11 @@ def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> in
     except StageError as error:
         code, message = error.code, str(error)
         log.error("stopped", code=int(code), error=message)
-    except MemoryError as error:
-        code, message = ExitCode.OUT_OF_MEMORY, f"out of memory: {error}"
-        log.error("stopped", code=int(code), error=message)
     except (Exception, SystemExit) as error:  # a library's exit(0) would pass for a published shard
-        code, message = _unforeseen(error)
+        code, message = unforeseen(error)
         log.error("stopped", code=int(code), error=message)
-        traceback.print_exc()
+        if not isinstance(error, MemoryError):
+            traceback.print_exc()
     outcome = Outcome(
         shard=shard, attempt=task.attempt, code=int(code), message=message, started=started, finished=stamp()
     )
@@ -71,19 +68,6 @@ def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> in
     except StageError as error:
         log.error("the outcome could not be recorded", error=str(error))
     return int(code)
-
-
-def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            ExitCode.STORE,
-            f"the local disk is full: {text} (free space, or move TMPDIR and MONTESSORI_CACHE)",
-        )
-    # torch raises its own RuntimeError subclass; its name is compared so that torch need not be imported here
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text.lower():
-        return ExitCode.OUT_OF_MEMORY, f"out of memory: {text}"
-    return ExitCode.BUG, f"{type(error).__name__}: {text}"
 
 
 def run_shard(store: Store, task: Task, shard: int, stop: threading.Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Reads one Parquet file; a damaged one is a StageError (BAD_DATA)."""
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads one Parquet file, or some columns of it; a damaged one is a StageError (BAD_DATA)."""
     try:
-        return pq.read_table(path, partitioning=None)
+        # A file of a chunk is small: threads and a dataset of its own would cost more than reading it.
+        with pq.ParquetFile(path) as file:
+            rows = file.read(list(columns) if columns is not None else None, use_threads=False)
+        return rows.select(list(columns)) if columns is not None else rows
     except (pa.ArrowInvalid, OSError) as error:
         raise StageError(f"not a readable Parquet file: {error}", code=ExitCode.BAD_DATA, where=str(path)) from None

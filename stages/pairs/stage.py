@@ -27,7 +27,7 @@ _COLUMNS = ("instruction_id", "prompt_id", "prompt", "output", "n", "score", "st
 def run(context: StageContext) -> None:
     settings: PairsSettings = context.settings
     _check_reliability(context, settings)
-    table = context.table("scores").select(list(_COLUMNS))
+    table = context.table("scores", columns=_COLUMNS)
     context.progress.begin(table.num_rows, unit="instructions", phase="pairing")
     with context.meter.phase("compute"):
         instructions = [ScoredInstruction(**row) for row in table.to_pylist() if row["score"] is not None]

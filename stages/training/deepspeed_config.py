@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON configuration, and what must be so before DeepSpeed is first used."""
+"""DeepSpeed's JSON configuration."""
 
 from __future__ import annotations
 
@@ -36,10 +36,3 @@ def deepspeed_config(settings: TrainingSettings, *, micro: int, accumulation: in
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }
-
-
-def use_gloo() -> None:
-    """Leaves DeepSpeed's shared-memory collectives alone: they need a compiler and work on one host only."""
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

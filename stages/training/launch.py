@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from stages.contract.context import StageContext
 from stages.contract.devices import visible_gpus
 from stages.contract.errors import ExitCode, Interrupted, StageError, bad_data
 from stages.contract.tables import write_parquet
+from stages.distributed import free_port, rank_environment, threads_a_rank
 from stages.training.batches import micro_batches, most_ranks
 from stages.training.checkpoints import find_checkpoint, remove_checkpoints, save_checkpoint
 from stages.training.job import Advance, Job, Outcome, read_advance, write_whole
@@ -178,27 +178,18 @@ def _launcher(ranks: int) -> list[str]:
 
 def _environment(job: Job) -> dict[str, str]:
     environment = {
-        "DS_ACCELERATOR": job.device,
         "HF_DATASETS_CACHE": str(job.folder / "datasets"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",  # the model is a folder: nothing is to be asked for
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-    if job.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    if job.device == "cpu":
         # torchrun gives each rank one thread otherwise
-        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // job.ranks))
+        environment["OMP_NUM_THREADS"] = str(threads_a_rank(job.ranks))
     if job.ranks == 1:
-        environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    return environment
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+        return environment | rank_environment(0, 1, free_port(), job.device)
+    return environment | {"DS_ACCELERATOR": job.device}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

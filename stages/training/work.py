@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stages.contract.catalog import spec
+from stages.distributed import use_gloo
 from stages.influence.state import AdamState
-from stages.training.deepspeed_config import use_gloo
 from stages.training.encode import Encoded, encode_pairs, encode_rows
 from stages.training.export import changed_share, fp32_weights, moments, own_dtype, write_model, write_state
 from stages.training.figures import heldout_figures, loss_curve, reward_curve

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 
-from stages.contract.errors import ExitCode, StageError
+from stages.contract.errors import ExitCode, StageError, unforeseen
+from stages.distributed import end_with
 from stages.training.job import Job, Outcome, write_whole
-
-PARENT_POLL_S = 1.0
 
 
 def main(path: Path) -> int:
     job = Job.model_validate_json(path.read_text())
     rank = int(os.environ["RANK"])
-    threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+    end_with(job.parent)
     try:
         from stages.training.work import work
 
@@ -34,21 +31,9 @@ def main(path: Path) -> int:
 
 
 def _unforeseen(error: Exception) -> Outcome:
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
-        hint = "lower micro_batch, or set gradient_checkpointing or zero_stage: 3"
-        return Outcome(code=ExitCode.OUT_OF_MEMORY, message=f"out of memory: {text}", hint=hint)
-    return Outcome(code=ExitCode.BUG, message=f"{type(error).__name__}: {text}")
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when the stage's is gone: killed, it could not end it itself."""
-    while True:
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            os._exit(ExitCode.INTERRUPTED)
-        time.sleep(PARENT_POLL_S)
+    code, text = unforeseen(error)
+    hint = "lower micro_batch, or set gradient_checkpointing or zero_stage: 3"
+    return Outcome(code=code, message=text, hint=hint if code == ExitCode.OUT_OF_MEMORY else None)
 
 
 if __name__ == "__main__":
