@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 MAKEFLAGS += --no-print-directory
+BENCH ?= dedup influence precision ranks scale performance
+
 .PHONY: help setup libnuma run test lint format bench lock clean
 
 BIN := .venv/bin
@@ -78,10 +80,10 @@ format: setup ## rewrite the files as ruff would have them
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## the measurements that README and docs quote
-	@for script in bench/dedup.py bench/influence.py; do
-		echo "== $$script"
-		$(BIN)/python -m "bench.$$(basename "$$script" .py)"
+bench: setup ## the measurements that README and docs quote; BENCH="influence scale" for some of them
+	@for script in $(BENCH); do
+		echo "== bench/$$script.py"
+		$(BIN)/python -m "bench.$$script"
 	done
 
 lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions

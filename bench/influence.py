@@ -1,15 +1,20 @@
 """Influence: the published procedure, ours, and the truth, on the same student, candidates and reference rows.
 
-    python -m bench.influence [--quick] [--reference FILE.jsonl]
+    python -m bench.influence [--quick] [--reference FILE.jsonl] [--references N] [--candidates N]
 
 Published (arXiv 2410.14208, released code): for each candidate the checkpoint is loaded from disk, one AdamW step is
 taken on the candidate padded to 1024 tokens, and the reference set is evaluated in batches of 8 padded to 1024. Here in
 fp32, as ours is, so that arithmetic and layout are compared and not precision. `exact` and `first_order` are those of
-stages.influence.probe; `two_stage` is first order on all and exact on the best and the worst of each prompt's four.
+stages.influence.probe, with error bars; `two_stage` is first order on all and `corrected` on the best and the worst of
+each prompt's four candidates, timed as a whole.
 
-The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. The floor is the time that the
-necessary matrix products alone would take at this machine's measured rate. Each way runs in a process of its own, one
-after the other, so that its peak memory is its own.
+The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. It is slow, so agreement is of
+the first `--oracle-references` rows, speed of all. The floor is the time that the necessary matrix products alone would
+take at this machine's measured rate; first order's is of the scores alone, without the products for error bars. What
+is taken once (base, reference gradient) is printed, not spread over the candidates.
+
+Each way runs in a process of its own, one after the other, so that its peak memory is its own. The last line is JSON,
+and is written to bench/results/ for docs/performance.md (python -m bench.performance).
 """
 
 from __future__ import annotations
@@ -22,28 +27,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe, matmul_flops, peak_gib
+from bench.machine import describe, matmul_flops, peak_gib, save
 
-PER_PROMPT = 4  # candidates of one prompt, of which two_stage scores two exactly
+GROUPS = 8  # of reference rows, the probes' default: fewer rows cannot be dealt into them
+PER_PROMPT = 4  # candidates of one prompt, of which two_stage corrects two
 WARM_UP_ROWS, WARM_UP_STEPS, WARM_UP_LR = 4, 8, 1e-5
 BUNDLED = Path(__file__).parent.parent / "stages" / "data" / "reference.jsonl"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every way is given. `published` candidates are few: at 256 reference rows each takes minutes."""
+    """What every way is given; candidates and the warm-up are bundled rows that are not reference rows."""
 
     checkpoint: Path
-    rows: list[dict[str, str]]
-    references: int
-    candidates: int
-    published: int
+    reference: list[dict[str, str]]
+    candidates: list[dict[str, str]]
+    warm_up: list[dict[str, str]]
+    oracle_references: int
     lr: float
-    candidate_tokens: int
 
 
 def main() -> int:
@@ -51,24 +57,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rows: under 10 minutes on two cores")
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
-    parser.add_argument("--references", type=int, help="reference rows; 8 with --quick, else 32")
-    parser.add_argument("--candidates", type=int, help="candidates; 6 with --quick, else 12")
+    parser.add_argument("--references", type=int, help="reference rows; 16 with --quick, else 32")
+    parser.add_argument("--oracle-references", type=int, help="of these, those that the truth is taken on; all")
+    parser.add_argument("--candidates", type=int, help="candidates; 8 with --quick, else 12")
     parser.add_argument("--lr", type=float, default=5e-6, help="learning rate of the probes' step")
     options = parser.parse_args()
-    references = options.references or (8 if options.quick else 32)
-    candidates = options.candidates or (6 if options.quick else 12)
-    rows = [json.loads(line) for line in options.reference.read_text().splitlines()]
-    if len(rows) < references + candidates + 1:
-        print(f"error: {options.reference} has {len(rows)} rows, too few", file=sys.stderr)
+    references = options.references or (16 if options.quick else 32)
+    candidates = options.candidates or (8 if options.quick else 12)
+    given, bundled = (
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (options.reference, BUNDLED)
+    )
+    warm_up_rows = WARM_UP_ROWS * WARM_UP_STEPS
+    taken = references if options.reference == BUNDLED else 0
+    if references < GROUPS or len(given) < references or len(bundled) < taken + candidates + warm_up_rows:
+        print(
+            f"error: {options.reference} and {BUNDLED} have {len(given)} and {len(bundled)} rows; "
+            f"asked for {references} references (at least {GROUPS}) and {candidates} candidates",
+            file=sys.stderr,
+        )
         return 64
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(
-            Path(folder), rows, references, candidates, published=1 if options.quick else 2, lr=options.lr,
-            candidate_tokens=192,
-        )  # fmt: skip
+            Path(folder),
+            given[:references],
+            bundled[taken : taken + candidates],
+            bundled[-warm_up_rows:],
+            oracle_references=options.oracle_references or references,
+            lr=options.lr,
+        )
         alone(warm_up, setup)
-        published, mine, truth = alone(run_published, setup), alone(run_ours, setup), alone(run_oracle, setup)
-    return report(setup, published, mine, truth)
+        published, mine = alone(run_published, setup), alone(run_ours, setup)
+        agreement, truth = alone(run_agreement, setup), alone(run_oracle, setup)
+    return report(setup, published, mine, agreement, truth)
 
 
 def alone(way: Callable[[Setup], Any], setup: Setup) -> Any:
@@ -92,10 +112,10 @@ def warm_up(setup: Setup) -> None:
     model.config.save_pretrained(setup.checkpoint)
     tokenizer.save_pretrained(setup.checkpoint)
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_LR, weight_decay=0.0)
-    examples = encode(setup, setup.rows[::-1], 128)[: WARM_UP_ROWS * WARM_UP_STEPS]
+    examples = encode(setup, setup.warm_up, 128)
     for step in range(WARM_UP_STEPS):
         optimizer.zero_grad()
-        for example in examples[step * WARM_UP_ROWS % len(examples) :][:WARM_UP_ROWS]:
+        for example in examples[step * WARM_UP_ROWS :][:WARM_UP_ROWS]:
             ids = torch.tensor([example.ids])
             labels = ids.masked_fill(torch.arange(ids.shape[1]) < example.labels_from, -100)
             (model(ids, labels=labels).loss / WARM_UP_ROWS).backward()
@@ -123,10 +143,9 @@ def encode(setup: Setup, rows: list[dict[str, str]], tokens: int) -> list[Any]:
     return [example for example in encoded if not hasattr(example, "reason")]
 
 
-def inputs(setup: Setup) -> tuple[list[Any], list[Any]]:
-    """(reference, candidates): the first rows and the ones after them."""
-    after = setup.rows[setup.references : setup.references + setup.candidates]
-    return encode(setup, setup.rows[: setup.references], 1024), encode(setup, after, setup.candidate_tokens)
+def inputs(setup: Setup, references: int | None = None) -> tuple[list[Any], list[Any]]:
+    """(reference, candidates), encoded."""
+    return encode(setup, setup.reference[:references], 1024), encode(setup, setup.candidates, 1024)
 
 
 def plain_student(setup: Setup) -> tuple[Any, Any]:
@@ -143,51 +162,102 @@ def plain_student(setup: Setup) -> tuple[Any, Any]:
 def run_published(setup: Setup) -> dict[str, Any]:
     import torch
 
-    from stages.influence.paper import paper_reference_loss, paper_score
+    from stages.influence.paper import paper_score
     from stages.influence.state import load_state
 
     reference, candidates = inputs(setup)
     model, state = plain_student(setup)
-    before = paper_reference_loss(model.eval(), reference)
-    seconds, scores = [], []
-    for candidate in candidates[: setup.published]:
+    seconds = []
+    for candidate in candidates[:1]:
         started = time.perf_counter()
         state = load_state(setup.checkpoint, model)
-        scores.append(paper_score(model, state, candidate, reference, lr=setup.lr, dtype=torch.float32, before=before))
+        # The loss before the step is the same for all candidates: it is not counted.
+        paper_score(model, state, candidate, reference, lr=setup.lr, dtype=torch.float32, before=0.0)
         seconds.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(seconds), "scores": scores, "peak": peak_gib()}
+    return {"seconds": statistics.median(seconds), "peak": peak_gib()}
+
+
+def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
+    from stages.influence.probe import Prober
+    from stages.influence.results import ProbeOptions
+    from stages.influence.state import build_student, load_state
+
+    model = build_student(setup.checkpoint)
+    return Prober(model, load_state(setup.checkpoint, model), reference, ProbeOptions(lr=setup.lr, **options))
 
 
 def run_ours(setup: Setup) -> dict[str, Any]:
-    from stages.influence.probe import ProbeOptions, Prober
-    from stages.influence.state import build_student, load_state
+    import numpy as np
 
     reference, candidates = inputs(setup)
-    model = build_student(setup.checkpoint)
-    state = load_state(setup.checkpoint, model)
-    prober = Prober(model, state, reference, ProbeOptions(lr=setup.lr, gradient_groups=0))
-    rate = matmul_flops()
+    probe = prober(setup, reference)
+    rate = max(matmul_flops(), matmul_flops(setting="medium"))
     found: dict[str, Any] = {}
-    _, found["base_s"] = timed(lambda: prober.base_nll)
-    exact = [timed(lambda candidate=candidate: prober.exact(candidate).score) for candidate in candidates]
-    _, found["gradient_s"] = timed(lambda: prober.reference_gradient)
-    prober.first_order(candidates[0])
-    first = [timed(lambda candidate=candidate: prober.first_order(candidate).score) for candidate in candidates]
-    found["exact"], found["exact_s"] = [score for score, _ in exact], statistics.median(s for _, s in exact)
-    found["first"], found["first_s"] = [score for score, _ in first], statistics.median(s for _, s in first)
-    passes, step = flops(model, reference), 3 * statistics.median(flops(model, [candidate]) for candidate in candidates)
+    _, found["base_s"] = timed(lambda: probe.base_nll)
+    exact = [timed(partial(probe.exact, candidate))[1] for candidate in candidates[:2]]
+    found["exact_s"] = statistics.median(exact)
+    _, found["gradient_s"] = timed(lambda: probe.linearised)
+    probe.first_order(candidates[0])
+    first = [timed(partial(probe.first_order, candidate)) for candidate in candidates]
+    found["first_s"] = statistics.median(seconds for _, seconds in first)
+    ends = deciding([result.score for result, _ in first])
+    corrected = [timed(partial(probe.corrected, candidates[i], first[i][0]))[1] for i in sorted(ends)[:3]]
+    found["corrected_s"] = statistics.median(corrected)
+    found["two_stage_s"] = found["first_s"] + found["corrected_s"] * len(ends) / len(candidates)
+    passes = flops(probe.loss.model, reference)
+    step = 3 * statistics.median(flops(probe.loss.model, [candidate]) for candidate in candidates)
     found["floor_exact"] = (passes + step) / rate / found["exact_s"]
-    found["floor_first"] = step / rate / found["first_s"]
-    return found | {"peak": peak_gib(), "gflops": rate / 1e9, "tokens": sum(len(example.ids) for example in reference)}
+    gradient = replace(probe.linearised.gradient, groups={}, rows=[], shares=np.zeros(0))
+    bare = replace(probe.linearised, gradient=gradient, at_zero=probe.linearised.at_zero[:1])
+    alone_s = [timed(partial(probe.first_orders_along, bare, [candidate]))[1] for candidate in candidates]
+    found["floor_first"] = step / rate / statistics.median(alone_s)
+    found["by_tokens"] = {
+        str(length): by_length(probe, bare, candidates[0], length, rate) for length in (128, 256, 512, 1024)
+    }
+    tokens = sum(len(example.ids) for example in reference)
+    candidate_tokens = statistics.median(len(example.ids) for example in candidates)
+    return found | {
+        "peak": peak_gib(),
+        "gflops": rate / 1e9,
+        "tokens": tokens,
+        "candidate_tokens": candidate_tokens,
+    }
 
 
-def run_oracle(setup: Setup) -> dict[str, Any]:
+def by_length(probe: Any, bare: Any, candidate: Any, length: int, rate: float) -> dict[str, float]:
+    """First order of a candidate of `length` tokens: seconds with error bars, seconds without, share of the floor."""
+    from stages.influence.examples import Example
+
+    example = Example((candidate.ids * (length // len(candidate.ids) + 1))[:length], candidate.labels_from)
+    runs = [timed(partial(probe.first_orders_along, linear, [example]))[1] for linear in 3 * [probe.linearised, bare]]
+    seconds, alone_s = min(runs[::2]), min(runs[1::2])
+    floor = 3 * flops(probe.loss.model, [example]) / rate / alone_s
+    return {"seconds": round(seconds, 3), "scores_alone": round(alone_s, 3), "floor": round(floor, 3)}
+
+
+def run_agreement(setup: Setup) -> dict[str, list[float]]:
+    """Every way's scores on the rows that the oracle takes."""
+    reference, candidates = inputs(setup, setup.oracle_references)
+    probe = prober(setup, reference)
+    exact, first = [probe.exact(candidate) for candidate in candidates], probe.first_orders(candidates)
+    corrected = [probe.correct(one, other.nll)[0] for one, other in zip(first, exact, strict=True)]
+    scores = [result.score for result in first]
+    ends = deciding(scores)
+    two_stage = [corrected[i] if i in ends else score for i, score in enumerate(scores)]
+    return {
+        "exact": [result.score for result in exact],
+        "corrected": corrected,
+        "two_stage": two_stage,
+        "first_order": scores,
+    }
+
+
+def run_oracle(setup: Setup) -> list[float]:
     from tests.influence.oracle import Oracle
 
-    reference, candidates = inputs(setup)
+    reference, candidates = inputs(setup, setup.oracle_references)
     model, state = plain_student(setup)
-    oracle = Oracle(model, state, reference, lr=setup.lr)
-    return {"scores": oracle.scores(candidates), "peak": peak_gib()}
+    return Oracle(model, state, reference, lr=setup.lr).scores(candidates)
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -209,45 +279,61 @@ def flops(model: Any, examples: list[Any]) -> float:
     return total
 
 
-def report(setup: Setup, published: dict[str, Any], mine: dict[str, Any], truth: dict[str, Any]) -> int:
-    from scipy.stats import spearmanr
+def report(
+    setup: Setup,
+    published: dict[str, Any],
+    mine: dict[str, Any],
+    agreement: dict[str, list[float]],
+    truth: list[float],
+) -> int:
+    from scipy.stats import pearsonr, spearmanr
 
-    def agreement(scores: list[float]) -> float:
-        return float(spearmanr(scores, truth["scores"]).statistic)
-
-    two_stage_s = mine["first_s"] + mine["exact_s"] * 2 / PER_PROMPT
-    ends = deciding(mine["first"])
-    two_stage = [mine["exact"][i] if i in ends else score for i, score in enumerate(mine["first"])]
+    spearman = {way: float(spearmanr(scores, truth).statistic) for way, scores in agreement.items()}
+    pearson = {way: float(pearsonr(scores, truth).statistic) for way, scores in agreement.items()}
     rows = [
-        ("published", published["seconds"], None, None, published["peak"]),
-        ("exact", mine["exact_s"], agreement(mine["exact"]), mine["floor_exact"], mine["peak"]),
-        ("two_stage", two_stage_s, agreement(two_stage), None, mine["peak"]),
-        ("first_order", mine["first_s"], agreement(mine["first"]), mine["floor_first"], mine["peak"]),
+        ("published", published["seconds"], None, published["peak"]),
+        ("exact", mine["exact_s"], mine["floor_exact"], mine["peak"]),
+        ("corrected", mine["corrected_s"] + mine["first_s"], None, mine["peak"]),
+        ("two_stage", mine["two_stage_s"], None, mine["peak"]),
+        ("first_order", mine["first_s"], mine["floor_first"], mine["peak"]),
     ]
-    print(
-        f"{setup.references} reference rows ({mine['tokens']} tokens), {setup.candidates} candidates, lr {setup.lr:g},"
-    )
+    references = len(setup.reference)
+    print(f"{references} reference rows ({mine['tokens']} tokens), {len(setup.candidates)} candidates of about")
+    print(f"{mine['candidate_tokens']:.0f} tokens, lr {setup.lr:g}; agreement on {setup.oracle_references} rows")
     print(f"{describe()}, {mine['gflops']:.0f} GFLOP/s in fp32")
-    print(f"{'way':<13}{'s/candidate':>12}{'ratio':>8}{'Spearman':>10}{'floor':>8}{'peak GiB':>10}")
-    for name, seconds, spearman, floor, peak in rows:
-        shown = (f"{value:.3f}" if value is not None else "" for value in (spearman, floor))
+    print(f"{'way':<13}{'s/candidate':>12}{'ratio':>8}{'Spearman':>10}{'Pearson':>10}{'floor':>8}{'peak GiB':>10}")
+    for name, seconds, floor, peak in rows:
         ratio = published["seconds"] / seconds
-        print(f"{name:<13}{seconds:>12.2f}{ratio:>8.1f}{next(shown):>10}{next(shown):>8}{peak:>10.2f}")
+        agrees = "".join(f"{known[name]:>10.5f}" if name in known else " " * 10 for known in (spearman, pearson))
+        shown = f"{floor:>8.3f}" if floor is not None else " " * 8
+        print(f"{name:<13}{seconds:>12.2f}{ratio:>8.1f}{agrees}{shown}{peak:>10.2f}")
+    for length, each in mine["by_tokens"].items():
+        print(
+            f"first order, {length:>4} tokens: {each['seconds']:.2f} s, scores alone {each['scores_alone']:.2f} s, "
+            f"{each['floor']:.2f} of the floor"
+        )
     print(f"once: base {mine['base_s']:.1f} s, reference gradient {mine['gradient_s']:.1f} s")
-    ratios = {f"ratio_{name}": round(published["seconds"] / seconds, 2) for name, seconds, *_ in rows[1:]}
-    agreements = {f"spearman_{name}": round(spearman, 4) for name, _, spearman, _, _ in rows[1:]}  # type: ignore[arg-type]
     line = {
         "machine": describe(),
-        "refs": setup.references,
-        "candidates": setup.candidates,
-        **ratios,
-        **agreements,
+        "refs": references,
+        "candidates": len(setup.candidates),
+        **{f"ratio_{name}": round(published["seconds"] / seconds, 2) for name, seconds, *_ in rows[1:]},
+        **{f"spearman_{name}": round(value, 5) for name, value in spearman.items()},
         "floor_exact": round(mine["floor_exact"], 3),
         "floor_first_order": round(mine["floor_first"], 3),
         "peak_gib": round(mine["peak"], 2),
+        "peak_gib_published": round(published["peak"], 2),
+        "seconds": {name: round(seconds, 3) for name, seconds, *_ in rows},
+        "once_s": {"base": round(mine["base_s"], 1), "gradient": round(mine["gradient_s"], 1)},
+        "tokens": mine["tokens"],
+        "candidate_tokens": mine["candidate_tokens"],
+        "oracle_refs": setup.oracle_references,
+        "gflops": round(mine["gflops"]),
+        "first_order_by_tokens": mine["by_tokens"],
     }
+    save("influence", f"{references}", line)
     print(json.dumps(line))
-    if agreements["spearman_exact"] < 0.999:
+    if spearman["exact"] < 0.999:
         print("error: exact does not rank the candidates as the truth does", file=sys.stderr)
         return 1
     return 0

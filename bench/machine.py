@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def describe() -> str:
@@ -21,10 +26,23 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def matmul_flops(size: int = 2048, seconds: float = 2.0) -> float:
-    """fp32 FLOP/s of torch's square matrix product on the CPU: the best of repeated products within `seconds`."""
+def save(name: str, case: str, line: dict[str, Any]) -> Path:
+    """Keeps a result as bench/results/NAME-CASE-MACHINE.json, in place of an earlier one of the same machine."""
+    machine = re.sub(r"[^a-z0-9]+", "-", describe().lower()).strip("-")
+    path = RESULTS / f"{name}-{case}-{machine}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(line, indent=2) + "\n")
+    return path
+
+
+def matmul_flops(size: int = 2048, seconds: float = 2.0, *, setting: str = "highest") -> float:
+    """fp32 FLOP/s of torch's square matrix product on the CPU: the best of repeated products within `seconds`.
+
+    `setting` is torch's float32 matmul precision (stages/influence/matmul.py says what `medium` is on a CPU).
+    """
     import torch
 
+    torch.set_float32_matmul_precision(setting)
     a, b = torch.randn(size, size), torch.randn(size, size)
     out = a @ b
     best, end = float("inf"), time.perf_counter() + seconds
@@ -32,6 +50,7 @@ def matmul_flops(size: int = 2048, seconds: float = 2.0) -> float:
         started = time.perf_counter()
         torch.mm(a, b, out=out)
         best = min(best, time.perf_counter() - started)
+    torch.set_float32_matmul_precision("highest")
     return 2 * size**3 / best
 
 

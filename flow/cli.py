@@ -85,14 +85,18 @@ def init(
 @app.command()
 def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, output: Output = "table") -> None:
     """Show what a run would do and cost, before anything is spent."""
+    from flow.cost import METHODS
+    from flow.plan import costs, summary
     from flow.plan import plan as make
-    from flow.plan import summary
     from flow.screen import duration
 
     session = _open(recipe, store, set_, write=False)
     lines = make(session.graph, session.store)
+    influence = costs(session.graph, session.store, lines)
     if _is_json(output):
-        _print_json({"run": session.graph.run, "store": session.store.uri, "nodes": [each.as_json() for each in lines]})
+        nodes = [each.as_json() for each in lines]
+        costed = [each.as_json() for each in influence]
+        _print_json({"run": session.graph.run, "store": session.store.uri, "nodes": nodes, "influence": costed})
         return
     rows = [
         (each.node, each.state, each.why, str(each.shards), "?" if each.seconds is None else duration(each.seconds))
@@ -100,6 +104,16 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     ]
     _table(f"{session.graph.run} in {session.store.uri}", ("node", "state", "why", "shards", "estimate"), rows)
     print(summary(lines))
+    if influence:
+        cells: dict[tuple[str, int], list[str]] = {}
+        for each in influence:
+            row = cells.setdefault((each.node, each.responses), [str(each.responses), f"{each.candidates:,}"])
+            row.append(duration(each.seconds) + (" *" if each.chosen else ""))
+        columns = ("node", "responses", "scores", *METHODS)
+        _table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
+        print(f"* as the recipe says; on one device, assuming {influence[0].assumed}")
+    elif any(each.stage == "influence" and each.state != "cached" for each in lines):
+        print("what measuring influence will cost is known once the student is here: its name does not say its size")
 
 
 @app.command()

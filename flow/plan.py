@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from flow.cost import ProbeCost, probe_costs
 from flow.graph import Graph
 from flow.resolve import Resolver
 from flow.screen import duration
@@ -54,6 +55,12 @@ def plan(graph: Graph, store: Store) -> list[PlanLine]:
             )
         )
     return lines
+
+
+def costs(graph: Graph, store: Store, lines: list[PlanLine]) -> list[ProbeCost]:
+    """What each method of measuring influence would cost, for the nodes that are to run."""
+    to_run = {each.node for each in lines if each.state != "cached"}
+    return [each for each in probe_costs(graph, list(_past(store, "audit"))) if each.node in to_run]
 
 
 def summary(lines: list[PlanLine]) -> str:

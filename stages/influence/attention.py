@@ -11,17 +11,20 @@ Shapes: Q query heads, K key-value heads, T tokens of the packed row, D head siz
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stages.contract.errors import ExitCode, StageError
 
 Attention = Literal["segments", "varlen", "padded"]
 
 _NAME = "montessori_packed"
+_SHORT = 512
 
 
 def use_packed_attention(model: Any) -> None:
@@ -89,7 +92,8 @@ def _causal(
     length = query.shape[2]
     windowed = window is not None and window < length
     if not windowed and softcap is None:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+        with _backends(query):
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
     distance = torch.arange(length, device=query.device)
     distance = distance[:, None] - distance[None, :]
     visible = (distance >= 0) & (distance < (window if windowed and window is not None else length))
@@ -100,6 +104,14 @@ def _causal(
     scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     scores = (torch.tanh(scores / softcap) * softcap).masked_fill(~visible, -torch.inf)
     return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+def _backends(query: Tensor) -> AbstractContextManager[None]:
+    """On a CPU the backward pass of a short example is faster by plain products than by torch's flash kernel."""
+    if query.device.type == "cpu" and query.requires_grad and query.shape[2] <= _SHORT:
+        plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return plain
+    return nullcontext()
 
 
 def _varlen(

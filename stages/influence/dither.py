@@ -1,9 +1,10 @@
 """Other last bits for the weights, to see what rounding does to a score.
 
 Evaluating the same weights in other packs repeats most roundings exactly: a row of a matrix product comes out
-the same wherever it stands. Measured against fp64, that alone shows an eighth of the error. A relative change
-of the weights by half a unit in the last place re-draws every rounding of the pass, and stands for that of θ'
-itself.
+the same wherever it stands. Measured against fp64, that alone shows an eighth of the error. A relative change of the
+weights by half a unit in the last place stands for the rounding of θ' itself, but re-draws only some of the pass's:
+two thirds of the error. So the weights on both sides of a difference are changed alike by a good deal more, which the
+difference does not see and every rounding of the pass does.
 
 In a lower forward dtype both sides of a difference are rounded stochastically with the same random numbers,
 so that a weight whose step is far below the spacing mostly stays where it is, on both sides, as it does in
@@ -19,22 +20,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+# Units in the last place. Measured: from 16 on σ does not grow any more.
+_ALIKE = 64.0
+
 
 @dataclass(frozen=True)
 class Dither:
-    """The `draw`-th rounding of the weights before or after the step."""
+    """The `draw`-th rounding of the weights before or after the step, or of those that a gradient is taken at."""
 
     draw: int
-    side: Literal["before", "after"]
+    side: Literal["before", "after", "gradient"]
 
     def apply(self, values: Tensor, dtype: torch.dtype, key: str) -> None:
         """Moves fp32 `values`, which are to be stored in `dtype`; `key` says which part of the model they are."""
         self._move(values, torch.float32, f"{self.draw}:{self.side}:{key}")
+        if self.side != "gradient":
+            self._move(values, torch.float32, f"{self.draw}:both:{key}", _ALIKE)
         if dtype != torch.float32:
             self._move(values, dtype, f"{self.draw}:{key}")
 
     @staticmethod
-    def _move(values: Tensor, dtype: torch.dtype, seed: str) -> None:
+    def _move(values: Tensor, dtype: torch.dtype, seed: str, size: float = 1.0) -> None:
         generator = torch.Generator(values.device).manual_seed(zlib.crc32(seed.encode()))
         half = torch.rand(values.shape, generator=generator, device=values.device).sub_(0.5)
-        values.addcmul_(values, half, value=torch.finfo(dtype).eps)
+        values.addcmul_(values, half, value=size * torch.finfo(dtype).eps)

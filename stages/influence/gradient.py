@@ -3,14 +3,14 @@
 Besides the whole gradient, the gradients of K random groups of reference rows are kept: their dot products
 say how the score differs between parts of the reference set, which is its standard error (scores.py) with K−1
 degrees of freedom (a relative error of about 1/√(2(K−1)): 27 % at K = 8). Memory: K times the parameters, in
-fp32 on a CPU, where bf16 products are slow, in bf16 elsewhere (three digits are enough for an error bar). K =
+fp32 on a CPU, in bf16 elsewhere (three digits are enough for an error bar). K =
 0 keeps none: the error is NaN.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +19,25 @@ from torch import Tensor
 
 from stages.influence.adam import Adam
 from stages.influence.examples import Example
-from stages.influence.loss import Floats, StudentLoss, not_finite
-from stages.influence.scores import standard_error
+from stages.influence.loss import StudentLoss, not_finite
+from stages.influence.ranks import deal
+from stages.influence.scores import Floats
 
 
 @dataclass(frozen=True)
 class ReferenceGradient:
-    """∇L_R at the point where it was taken, by parameter name and flattened; shares are those of the groups [K]."""
+    """∇L_R at the point where it was taken, by parameter name and flattened: this rank's part.
+
+    Attributes:
+        whole: of all rows.
+        groups: [K, size] of each group of rows.
+        rows: the rows of each group; none where no groups are kept.
+        shares: each group's share of the reference loss's weight [K].
+    """
 
     whole: dict[str, Tensor]
     groups: dict[str, Tensor]
+    rows: list[list[int]]
     shares: Floats
 
 
@@ -36,57 +45,65 @@ def reference_gradient(
     loss: StudentLoss,
     reference: Sequence[Example],
     weights_R: Floats,
+    sizes: Mapping[str, int],
     *,
     groups: int,
     seed: int = 0,
     tokens: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> ReferenceGradient:
-    """∇ Σ_r weights[r]·nll_r at the model's present weights, fp32, and those of `groups` groups of rows.
+    """∇ Σ_r weights[r]·nll_r at the model's present weights, summed in fp32 and kept in `dtype`.
 
-    Peak memory beyond the result: one model in fp32. `tokens` packs otherwise (the noise floor's second
-    opinion).
+    `sizes` are of this rank's parts. Peak memory: K + 2 models, or one without groups. `tokens` packs otherwise (the
+    noise floor's second opinion).
     """
     kept = groups if 2 <= groups <= len(reference) else 0
-    order = list(range(len(reference)))
-    random.Random(seed).shuffle(order)
-    dealt = [order[start :: max(kept, 1)] for start in range(max(kept, 1))]
-    sizes = {name: parameter.numel() for name, parameter in loss.model.named_parameters()}
+    dealt = group_rows(len(reference), max(kept, 1), seed)
     group_dtype = torch.float32 if loss.device.type == "cpu" else torch.bfloat16
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, device=loss.device)
 
-    whole = {name: zeros(size) for name, size in sizes.items()}
-    parts = {name: zeros(kept, size, dtype=group_dtype) for name, size in sizes.items()} if kept else {}
     current = {name: zeros(size) for name, size in sizes.items()}
+    whole = {name: zeros(size) for name, size in sizes.items()} if kept else current
+    parts = {name: zeros(kept, size, dtype=group_dtype) for name, size in sizes.items()} if kept else {}
 
     def add(name: str, gradient: Tensor | None) -> None:
         if gradient is not None:
-            current[name].add_(gradient.reshape(-1))
+            current[name].add_(loss.ranks.spread(gradient).sum(0))
 
     for index, rows in enumerate(dealt):
         row_weights = torch.from_numpy(weights_R[rows])
-        for batch in loss.batches([reference[row] for row in rows], tokens=tokens):
-            nll_L = loss.gradient(batch, row_weights, add)
+        mine, idle = deal(loss.ranks, loss.batches([reference[row] for row in rows], tokens=tokens))
+        for number, batch in enumerate(mine):
+            weighs = number < len(mine) - idle
+            nll_L = loss.gradient(batch, row_weights if weighs else torch.zeros_like(row_weights), add)
             bad_L = batch.row_L[~torch.isfinite(nll_L)]
             if len(bad_L):
                 raise not_finite(rows[int(bad_L[0])])
-        for name, gradient in current.items():
+        for name, gradient in current.items() if kept else ():
             whole[name].add_(gradient)
-            if kept:
-                parts[name][index].copy_(gradient)
+            parts[name][index].copy_(gradient)
             gradient.zero_()
     token_counts = np.array([example.tokens for example in reference])
     shares = np.array([np.sum((weights_R * token_counts)[rows]) for rows in dealt]) if kept else np.zeros(0)
-    return ReferenceGradient(whole, parts, shares)
+    for name in sizes:
+        whole[name] = whole[name].to(dtype)
+    return ReferenceGradient(whole, parts, dealt if kept else [], shares)
+
+
+def group_rows(rows: int, groups: int, seed: int = 0) -> list[list[int]]:
+    """Rows dealt at random into groups of like size."""
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    return [order[start::groups] for start in range(groups)]
 
 
 class FirstOrderSum:
-    """−∇L_R · (θ' − θ̄), gathered parameter by parameter while a candidate's backward pass hands its
-    gradients over.
+    """∇L_R · θ'/rate up to a constant, gathered parameter by parameter while a candidate's backward pass hands its
+    gradients over: the difference of two of them is −∇L_R · (θ' − θ̄)/rate, since decay is the same in both.
 
-    Sums of blocks are fp32, sums over blocks fp64. A rank that holds a part of the parameters gathers its own
-    part of the sums, and the parts add up.
+    Sums of blocks are fp32, sums over blocks fp64. A rank gathers its own part of the sums, and the parts add up.
     """
 
     def __init__(
@@ -102,15 +119,15 @@ class FirstOrderSum:
         self._groups = torch.zeros(len(reference.shares), dtype=torch.float64, device=device)
 
     def consume(self, name: str, gradient: Tensor | None) -> None:
-        """Adds one parameter's part; without a gradient θ' is θ̄ there."""
-        if gradient is None:
-            return
+        """Adds one parameter's part; no gradient is a gradient of zero."""
         whole, groups = self._reference.whole[name], self._reference.groups.get(name)
-        for part, move in self._adam.displacement(self._m[name], self._v[name], gradient):
-            self._whole -= torch.dot(whole[part], move)
+        for part, direction in self._adam.directions(self._m[name], self._v[name], gradient):
+            # On a CPU a matrix of one column is faster than torch.mv, and product and sum than torch.dot.
             if groups is not None:
-                self._groups -= torch.mv(groups[:, part], move.to(groups.dtype))
+                self._groups += torch.mm(groups[:, part].float(), direction[:, None])[:, 0]
+            self._whole += direction.mul_(whole[part]).sum()
 
-    def result(self) -> tuple[float, float]:
-        """(score, standard error over the reference groups)."""
-        return self._whole.item(), standard_error(self._groups.cpu().numpy(), self._reference.shares)
+    def sums(self) -> Floats:
+        """This rank's part of the whole dot product and of those of the groups, [1 + K]."""
+        found: Floats = torch.cat([self._whole[None], self._groups]).cpu().numpy()
+        return found

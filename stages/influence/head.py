@@ -1,8 +1,10 @@
 """Cross-entropy straight from hidden states, without ever holding [labels, vocabulary] for more than one
 chunk.
 
-The gradient is computed in the forward pass, chunk by chunk, while the chunk's probabilities exist: nothing
-is stored and nothing computed twice (the idea of Liger's fused linear cross-entropy, arXiv 2410.10989).
+The gradient is computed with the loss, chunk by chunk, while the chunk's probabilities exist: nothing is stored and
+nothing computed twice (the idea of Liger's fused linear cross-entropy, arXiv 2410.10989). Autograd begins below the
+head, at the hidden states: a head that is tied to the embedding needs no second pass over the vocabulary to add both
+gradients, and of a partitioned model the head is whole only while it is used.
 
 Shapes: L labels, D hidden size, V vocabulary.
 """
@@ -62,7 +64,18 @@ def cross_entropy(
     return torch.cat(parts)
 
 
-def weighted_cross_entropy(
+@dataclass(frozen=True)
+class HeadGradients:
+    """nll [L], and the gradients of Σ coefficient·nll for what the head computes it from."""
+
+    nll_L: Tensor
+    hidden_LD: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor | None
+
+
+@torch.no_grad()
+def head_gradients(
     hidden_LD: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
@@ -71,50 +84,28 @@ def weighted_cross_entropy(
     *,
     chunk: int,
     shape: HeadShape,
-) -> tuple[Tensor, Tensor]:
-    """(Σ coefficient·nll, nll[L]) in fp32; the sum carries the gradient for hidden, weight and bias (no
-    second order)."""
-    return _WeightedCrossEntropy.apply(hidden_LD, weight_VD, bias_V, labels_L, coefficient_L, chunk, shape)
-
-
-class _WeightedCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_LD: Tensor,
-        weight_VD: Tensor,
-        bias_V: Tensor | None,
-        labels_L: Tensor,
-        coefficient_L: Tensor,
-        chunk: int,
-        shape: HeadShape,
-    ) -> tuple[Tensor, Tensor]:
-        grad_hidden_LD = torch.empty_like(hidden_LD)
-        grad_weight_VD = torch.zeros_like(weight_VD)
-        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
-        nll_L = torch.empty(len(labels_L), dtype=torch.float32, device=hidden_LD.device)
-        for start in range(0, len(labels_L), chunk):
-            part = slice(start, start + chunk)
-            hidden, labels = hidden_LD[part], labels_L[part]
-            logits = shape.apply(F.linear(hidden, weight_VD, bias_V).float())
-            log_p = F.log_softmax(logits, -1)
-            nll_L[part] = -log_p.gather(1, labels[:, None])[:, 0]
-            grad = log_p.exp_()
-            grad.scatter_add_(1, labels[:, None], torch.full_like(labels[:, None], -1.0, dtype=grad.dtype))
-            grad.mul_(coefficient_L[part, None])
-            grad = shape.pull_back(grad, logits).to(weight_VD.dtype)
-            torch.mm(grad, weight_VD, out=grad_hidden_LD[part])
-            grad_weight_VD.addmm_(grad.T, hidden)
-            if grad_bias_V is not None:
-                grad_bias_V += grad.sum(0)
-        ctx.save_for_backward(grad_hidden_LD, grad_weight_VD, grad_bias_V)
-        ctx.mark_non_differentiable(nll_L)
-        return torch.dot(coefficient_L, nll_L), nll_L
-
-    @staticmethod
-    def backward(ctx: Any, grad_sum: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        # The sum is what backward() starts from, so its gradient is one and the stored gradients are the answer.
-        return (*ctx.saved_tensors, None, None, None, None)
+) -> HeadGradients:
+    """Losses and gradients of Σ coefficient·nll, in fp32."""
+    grad_hidden_LD = torch.empty_like(hidden_LD)
+    grad_weight_VD = torch.empty_like(weight_VD)
+    grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+    nll_L = torch.empty(len(labels_L), dtype=torch.float32, device=hidden_LD.device)
+    for start in range(0, len(labels_L), chunk):
+        part = slice(start, start + chunk)
+        hidden, labels = hidden_LD[part], labels_L[part]
+        logits = shape.apply(F.linear(hidden, weight_VD, bias_V).float())
+        log_p = F.log_softmax(logits, -1)
+        nll_L[part] = -log_p.gather(1, labels[:, None])[:, 0]
+        grad = log_p.exp_()
+        grad.scatter_add_(1, labels[:, None], torch.full_like(labels[:, None], -1.0, dtype=grad.dtype))
+        grad.mul_(coefficient_L[part, None])
+        grad = shape.pull_back(grad, logits).to(weight_VD.dtype)
+        torch.mm(grad, weight_VD, out=grad_hidden_LD[part])
+        # The first chunk overwrites what was there: zeros would be one more pass over the vocabulary.
+        torch.addmm(grad_weight_VD, grad.T, hidden, beta=float(start > 0), out=grad_weight_VD)
+        if grad_bias_V is not None:
+            grad_bias_V += grad.sum(0)
+    return HeadGradients(nll_L, grad_hidden_LD, grad_weight_VD, grad_bias_V)
 
 
 def head_of(model: Any) -> tuple[Tensor, Tensor | None]:

@@ -1,45 +1,59 @@
-"""A prober and its candidates out of a stage's inputs; what `influence` and `audit` share."""
+"""A scorer and its candidates out of a stage's inputs; what `influence` and `audit` share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from stages.contract.context import StageContext
-from stages.contract.errors import bad_data
+from stages.contract.devices import visible_gpus
+from stages.contract.errors import ExitCode, StageError, bad_data
+from stages.influence.memory import rank_bytes, student_size
+from stages.influence.ranked import RankedScorer
+from stages.influence.results import ProbeOptions
+from stages.influence.scorer import LocalScorer, Scorer, Scoring
 from stages.influence.settings import ProbeSettings
+
+# The rest is CUDA's own, and what the allocator cannot use for fragments.
+_USABLE = 0.92
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Everything that scores rows: `prober` and the `encoder` of its student's rows."""
+    """What scores rows: the `encoder` of the student's rows and the `scorer` of the encoded ones."""
 
-    prober: Any
     encoder: Any
+    scorer: Scorer
+    devices: int
 
 
-def candidate_rows(context: StageContext) -> list[Row]:
+def candidates(context: StageContext) -> pa.Table:
     """The usable responses that are not for the warm-up, in order."""
-    rows = [row for row in context.table("rows").to_pylist() if row["usable"] and row["split"] != "warmup"]
-    if not rows:
+    rows = context.table("rows")
+    rows = rows.filter(pc.and_(rows["usable"], pc.not_equal(rows["split"], "warmup")))
+    if not rows.num_rows:
         raise bad_data("there is no candidate to score", where=f"{context.task.node}: rows")
     return rows
 
 
-def load(context: StageContext) -> Probes:
-    """Loads the warm-up checkpoint and the probe half of the reference.
+@contextmanager
+def opened(context: StageContext) -> Iterator[Probes]:
+    """The warm-up checkpoint and the probe half of the reference, in as many processes as the student needs.
 
     Raises:
-        StageError: BAD_DATA for a broken checkpoint or a reference row that cannot be scored.
+        StageError: BAD_DATA for a broken checkpoint or a reference row that cannot be scored; OUT_OF_MEMORY where all
+            GPUs together are too small, with the figures.
     """
-    import torch
     from transformers import AutoTokenizer
 
     from stages.influence.examples import Encoder
-    from stages.influence.probe import ProbeOptions, Prober
-    from stages.influence.state import build_student, load_state
 
     settings: ProbeSettings = context.settings
     reference = context.table("reference", "probe").to_pylist()
@@ -47,17 +61,42 @@ def load(context: StageContext) -> Probes:
     with context.meter.phase("load"):
         encoder = Encoder(AutoTokenizer.from_pretrained(folder), settings.max_tokens)
         examples = encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in reference)
-        model = build_student(folder)
-        options = ProbeOptions(
-            lr=settings.lr,
-            baseline=settings.baseline,
-            reduction=settings.reduction,
-            forward_dtype=settings.forward_dtype,
-            attention=settings.attention,
-            pack_tokens=settings.pack_tokens,
-            chunk=settings.chunk,
-            gradient_groups=settings.gradient_groups,
+        names = (field.name for field in fields(ProbeOptions) if field.name != "seed")
+        options = ProbeOptions(**{name: getattr(settings, name) for name in names})
+        gpus = visible_gpus()
+        scoring = Scoring(folder, examples, options, "cuda" if gpus else "cpu")
+        ranks = settings.ranks or (ranks_needed(scoring, settings, gpus) if gpus else 1)
+        context.log.info("probing", device=scoring.device, ranks=ranks, gpus=gpus, reference_rows=len(examples))
+        scorer: Scorer = LocalScorer(scoring) if ranks == 1 else RankedScorer(scoring, ranks)
+    try:
+        yield Probes(encoder, scorer, ranks)
+    finally:
+        scorer.close()
+
+
+def ranks_needed(scoring: Scoring, settings: ProbeSettings, gpus: int) -> int:
+    """1 if the student fits one GPU, else all of them."""
+    import torch
+
+    size, room = student_size(scoring.folder), _USABLE * torch.cuda.get_device_properties(0).total_memory
+    method = getattr(settings, "method", "two_stage")
+    needed = {}
+    for ranks in sorted({1, gpus}):
+        needed[ranks] = rank_bytes(
+            size,
+            scoring.options,
+            ranks=ranks,
+            exact=method != "first_order",
+            first_order=method != "exact",
+            tokens=max(settings.max_tokens, settings.pack_tokens),
         )
-        device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-        prober = Prober(model, load_state(folder, model), examples, options, device=device)
-    return Probes(prober, encoder)
+        if needed[ranks] <= room:
+            return ranks
+    gib = {ranks: round(value / 2**30, 1) for ranks, value in needed.items()}
+    raise StageError(
+        f"the student needs {gib[gpus]} GiB on each of {gpus} GPUs of {room / 2**30:.1f} usable GiB",
+        code=ExitCode.OUT_OF_MEMORY,
+        where=f"{scoring.folder}",
+        hint="more GPUs a shard, gradient_groups: 0, gradient_dtype or forward_dtype: bfloat16, "
+        "gradient_checkpointing: true, or method: first_order",
+    )

@@ -8,22 +8,22 @@ Shapes: B rows, T tokens a row, L labels of a batch, D hidden size, R examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from stages.contract.errors import ExitCode, StageError
 from stages.influence.attention import Attention, attention_arguments, use_packed_attention
 from stages.influence.examples import Example
-from stages.influence.head import HeadShape, cross_entropy, head_of, weighted_cross_entropy
+from stages.influence.head import HeadShape, cross_entropy, head_gradients, head_of
+from stages.influence.matmul import Products, products_in
 from stages.influence.packing import Batch, pack, pad
+from stages.influence.ranks import Alone, Ranks
+from stages.influence.scores import Floats
 
-Floats = npt.NDArray[np.float64]
 Consumer = Callable[[str, Tensor | None], None]
 
 # Packed and plain losses of the check below differ by rounding; anything else differs by far more.
@@ -38,23 +38,43 @@ class StudentLoss:
         attention: see attention.py. With `padded` the model's own attention is left in place.
         pack_tokens: tokens of a packed row, or of a padded batch.
         chunk: labels whose logits exist at once: chunk · vocabulary · 4 bytes, three times with a gradient.
+        products: how fp32 matrices are multiplied; see matmul.py.
+        gradient_checkpointing: less memory for gradients, a third more time.
+        ranks: the processes that the weights are spread over; each has losses and gradients of its own batches.
 
     Raises:
         StageError: BAD_SETTINGS if the packed losses are not the model's own (foreign attention or head).
     """
 
     def __init__(
-        self, model: Any, *, attention: Attention = "segments", pack_tokens: int = 1024, chunk: int = 128
+        self,
+        model: Any,
+        *,
+        attention: Attention = "segments",
+        pack_tokens: int = 1024,
+        chunk: int = 128,
+        products: Products = "fp32",
+        gradient_checkpointing: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model.eval()
+        self.ranks = ranks or Alone()
         self.attention = attention
         self.pack_tokens = pack_tokens
         self.chunk = chunk
+        self.products: Products = products
         self.shape = HeadShape.of(model.config)
         self.device = next(model.parameters()).device
         self._consumer: Consumer | None = None
         self._consumed: set[str] = set()
         self._check_against_plain_model()
+        if gradient_checkpointing:
+            _checkpoint_layers(model)
+        # A row touches few of the vocabulary's embeddings: a dense gradient of them would be mostly zeros.
+        model.get_input_embeddings().sparse = True
+        named = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._head_names = [named[id(parameter)] for parameter in head_of(model) if parameter is not None]
+        self._of_head: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(self._hook(name))
 
@@ -70,13 +90,10 @@ class StudentLoss:
         """Σ nll of each of `rows` examples, float64 [R]; per-token losses are fp32, their sums float64."""
         total = torch.zeros(rows, dtype=torch.float64, device=self.device)
         for batch in batches:
-            nll_L = cross_entropy(
-                self._hidden(batch, self.attention),
-                *head_of(self.model),
-                batch.labels_L,
-                chunk=self.chunk,
-                shape=self.shape,
-            )
+            with products_in(self.products, self.device):
+                hidden_LD, head = self._hidden(batch, self.attention), head_of(self.model)
+                with self.ranks.gathered(*head):
+                    nll_L = cross_entropy(hidden_LD, *head, batch.labels_L, chunk=self.chunk, shape=self.shape)
             total.index_add_(0, batch.row_L, nll_L.double())
         return total.cpu().numpy()
 
@@ -88,23 +105,28 @@ class StudentLoss:
         """
         self._consumer, self._consumed = consume, set()
         try:
-            with torch.enable_grad():
-                objective, nll_L = weighted_cross_entropy(
-                    # The flash kernel has no fp32, and gradients are fp32.
-                    self._hidden(batch, "segments" if self.attention == "varlen" else self.attention),
-                    *head_of(self.model),
-                    batch.labels_L,
-                    weights_R.to(self.device, torch.float32)[batch.row_L],
-                    chunk=self.chunk,
-                    shape=self.shape,
-                )
-                objective.backward()
+            with torch.enable_grad(), products_in(self.products, self.device):
+                # The flash kernel has no fp32, and gradients are fp32.
+                hidden_LD = self._hidden(batch, "segments" if self.attention == "varlen" else self.attention)
+                head = head_of(self.model)
+                with self.ranks.gathered(*head):
+                    found = head_gradients(
+                        hidden_LD,
+                        *head,
+                        batch.labels_L,
+                        weights_R.to(self.device, torch.float32)[batch.row_L],
+                        chunk=self.chunk,
+                        shape=self.shape,
+                    )
+                self._of_head = dict(zip(self._head_names, (found.weight_VD, found.bias_V), strict=False))
+                hidden_LD.backward(found.hidden_LD)
+                self.ranks.backward_done()
         finally:
             self._consumer = None
         for name, _ in self.model.named_parameters():
             if name not in self._consumed:
-                consume(name, None)
-        return nll_L
+                consume(name, self._of_head.pop(name, None))
+        return found.nll_L
 
     def _hidden(self, batch: Batch, attention: Attention) -> Tensor:
         hidden_BTD = self.model.base_model(
@@ -121,6 +143,11 @@ class StudentLoss:
                 return
             gradient, parameter.grad = parameter.grad, None
             self._consumed.add(name)
+            of_head = self._of_head.pop(name, None)
+            if of_head is not None:
+                gradient = of_head.add_(gradient)
+            elif gradient is not None and gradient.is_sparse:
+                gradient = gradient.to_dense()
             self._consumer(name, gradient)
 
         return hand_over
@@ -151,6 +178,15 @@ class StudentLoss:
             )
 
 
+def _checkpoint_layers(model: Any) -> None:
+    """Layers keep their inputs only and are computed again in the backward pass."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            # transformers checkpoints where `training` is set; the parts of the layer stay in eval mode (no dropout).
+            module.training = True
+
+
 def not_finite(row: int) -> StageError:
     """For a reference row whose loss at the checkpoint is NaN or infinite: no score could be finite."""
     return StageError(
@@ -159,16 +195,3 @@ def not_finite(row: int) -> StageError:
         where=f"reference row at index {row}",
         hint="look at the warm-up's losses and learning rate",
     )
-
-
-@contextmanager
-def weights_in_place(model: Any, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The model computes with `weights` (by parameter name) inside the block; nothing is copied."""
-    own = {name: parameter.data for name, parameter in model.named_parameters()}
-    try:
-        for name, parameter in model.named_parameters():
-            parameter.data = weights[name]
-        yield
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.data = own[name]

@@ -1,7 +1,8 @@
 """The numerical noise floor σ of a score: how much rounding alone moves it.
 
-The same step is evaluated with the reference rows packed otherwise and every rounding drawn anew (dither.py
-says why other packs alone are not enough); σ is the standard deviation of the score. It knows nothing of
+The same step is taken and evaluated with the reference rows packed otherwise and every rounding drawn anew, that of
+the candidate's gradient included (dither.py says why other packs alone are not enough); σ is the standard deviation of
+the score. It knows nothing of
 sampling: that is the standard error's part.
 """
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
-from stages.influence.loss import weights_in_place
 from stages.influence.probe import Prober
 from stages.influence.scores import paired_score
 
@@ -21,23 +21,30 @@ from stages.influence.scores import paired_score
 _LENGTHS = (0.83, 0.61, 1.27, 0.45, 1.71)
 
 
-def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) -> float:
-    """σ of exact scores, pooled over `examples`: (draws − 1) · len(examples) degrees of freedom.
+def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) -> dict[str, float]:
+    """σ of `exact` and, where groups are kept, of `corrected`: pooled over `examples`, (draws − 1) · len(examples)
+    degrees of freedom.
 
-    Costs `draws` reference passes and backwards an example, and `draws` passes for the base.
+    Costs `draws` reference passes and backwards an example, `draws` passes for the base, and a model in memory.
     """
     sizes = [int(_LENGTHS[draw % len(_LENGTHS)] * prober.options.pack_tokens) for draw in range(draws)]
     batches = [prober.loss.batches(prober.reference, shuffle=draw, tokens=size) for draw, size in enumerate(sizes)]
     before = [prober.base_losses(batches[draw], Dither(draw, "before")) for draw in range(draws)]
-    variances = []
+    some = np.array(prober.corrected_rows, dtype=np.int64)
+    tokens, reduction = prober.reference_tokens, prober.options.reduction
+    variances: dict[str, list[float]] = {"exact": [], "corrected": []}
     for example in examples:
-        scores = []
+        whole, part = [], []
         for draw in range(draws):
-            weights, _ = prober.step(example, Dither(draw, "after"))
+            with prober.at(prober.dithered(Dither(draw, "gradient"))):
+                weights, _ = prober.step(example, Dither(draw, "after"))
             after = prober.reference_losses(weights, batches[draw])
-            scores.append(paired_score(before[draw], after, prober.reference_tokens, prober.options.reduction)[0])
-        variances.append(np.var(scores, ddof=1))
-    return float(np.sqrt(np.mean(variances)))
+            whole.append(paired_score(before[draw], after, tokens, reduction)[0])
+            part.append(paired_score(before[draw][some], after[some], tokens[some], reduction)[0] if len(some) else 0.0)
+        variances["exact"].append(float(np.var(whole, ddof=1)))
+        variances["corrected"].append(float(np.var(part, ddof=1)))
+    sigma = {method: float(np.sqrt(np.mean(found))) for method, found in variances.items()}
+    return sigma if len(some) else {"exact": sigma["exact"]}
 
 
 def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
@@ -47,12 +54,9 @@ def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
     example.
     """
     size = int(_LENGTHS[1] * prober.options.pack_tokens)
-    usual = [prober.first_order(example).score for example in examples]
-    second = prober.take_reference_gradient(0, tokens=size, dither=Dither(0, "after"))
-    start = {name: weight.clone() for name, weight in prober.state.weights.items()}
-    for name, weight in start.items():
-        Dither(0, "before").apply(weight, weight.dtype, name)
-    with weights_in_place(prober.loss.model, start):
-        otherwise = [prober.first_order_along(second, example).score for example in examples]
+    usual = [result.score for result in prober.first_orders(examples)]
+    second = prober.linearise(0, tokens=size, dither=Dither(0, "gradient"))
+    with prober.at(prober.dithered(Dither(0, "gradient"))):
+        otherwise = [result.score for result in prober.first_orders_along(second, examples)]
     # The difference of two independent errors has twice the variance of one.
     return float(np.sqrt(np.mean(np.square(np.subtract(usual, otherwise))) / 2))

@@ -6,14 +6,19 @@
 The base is θ (`before_step`, arXiv 2410.14208) or θ̄, the step with a zero gradient (`zero_gradient_step`),
 which leaves out the drift that momentum adds to every score alike.
 
-`exact` evaluates L_R(θ'). `first_order` takes −∇L_R(θ̄)·(θ' − θ̄), the full Adam update against a gradient
-taken once.
+`exact` evaluates L_R(θ'). `first_order` takes −∇L_R(θ̄)·(θ' − θ̄), the full Adam update against a gradient taken once.
+`corrected` adds to it what the linearisation misses, measured exactly on some groups of reference rows and carried over
+to the others: a difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 6.3).
+
+Over several ranks (ranks.py) θ, m, v, θ' and the gradients are partitioned, reference rows are dealt out, and so are
+the candidates of first order; for `exact` every rank computes the candidate's gradient and keeps its own part.
 
 Memory in fp32 models: θ, m, v (shared with the caller's state), θ' in forward_dtype once `exact` or a
 gradient is asked for, and 1 + gradient_groups for the reference gradient. A candidate's own gradient exists a
-parameter at a time.
+parameter at a time. memory.py says it in bytes.
 
-Not guaranteed: that rounding is the same under another packing, thread count or device; `noise` measures it.
+Not guaranteed: that rounding is the same under another packing, thread count, device or number of ranks; `noise`
+measures it.
 """
 
 from __future__ import annotations
@@ -21,74 +26,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stages.influence.adam import Adam
-from stages.influence.attention import Attention
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
-from stages.influence.gradient import FirstOrderSum, ReferenceGradient, reference_gradient
-from stages.influence.loss import Floats, StudentLoss, not_finite, weights_in_place
+from stages.influence.gradient import FirstOrderSum, ReferenceGradient, group_rows, reference_gradient
+from stages.influence.loss import Consumer, StudentLoss, not_finite
 from stages.influence.packing import Batch
-from stages.influence.scores import Reduction, paired_score, row_weights
+from stages.influence.ranks import Alone, Ranks, deal, sum_over
+from stages.influence.results import ExactResult, FirstOrderResult, ProbeOptions
+from stages.influence.scores import Floats, paired_score, row_weights, standard_error
 from stages.influence.state import AdamState
 
-Baseline = Literal["before_step", "zero_gradient_step"]
-ForwardDtype = Literal["float32", "bfloat16"]
-
 
 @dataclass(frozen=True)
-class ProbeOptions:
-    """How a probe computes.
+class Linearised:
+    """A reference gradient, and its products with the zero-gradient step [1 + K]."""
 
-    Attributes:
-        lr: the step's learning rate; None takes the checkpoint's.
-        baseline: what a score is measured against.
-        reduction: the reference loss's mean: over tokens or over rows.
-        forward_dtype: of the weights in the exact reference pass; gradients and updates are fp32 always.
-        attention: see attention.py.
-        pack_tokens: tokens of a packed row.
-        chunk: labels whose logits exist at once.
-        gradient_groups: groups of reference rows behind first order's standard error; each is a model in memory.
-        seed: of the groups.
-    """
-
-    lr: float | None = None
-    baseline: Baseline = "zero_gradient_step"
-    reduction: Reduction = "token"
-    forward_dtype: ForwardDtype = "float32"
-    attention: Attention = "segments"
-    pack_tokens: int = 1024
-    chunk: int = 128
-    gradient_groups: int = 8
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class FirstOrderResult:
-    """First-order influence; `loss` is the candidate's own mean nll at θ. With a `reason` the score is NaN."""
-
-    score: float
-    stderr: float
-    loss: float
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class ExactResult:
-    """Exact influence; `nll` is Σ nll of every reference row at θ' [R]. With a `reason` the score is NaN."""
-
-    score: float
-    stderr: float
-    loss: float
-    nll: Floats
-    reason: str | None = None
+    gradient: ReferenceGradient
+    at_zero: Floats
 
 
 class Prober:
@@ -96,9 +59,10 @@ class Prober:
 
     Args:
         model: a Hugging Face causal LM of the checkpoint's architecture (`build_student`); the prober owns it.
-        state: θ, m, v; never written.
+        state: θ, m, v (this rank's part of them); the same afterwards.
         reference: the reference rows, at least one.
         device: where everything is kept; None leaves the model where it is.
+        ranks: the processes that share the work; all of them make the same calls.
 
     Raises:
         StageError: BAD_DATA if a reference loss at the base is not finite.
@@ -112,21 +76,25 @@ class Prober:
         options: ProbeOptions | None = None,
         *,
         device: torch.device | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.options = options or ProbeOptions()
+        self.ranks = ranks or Alone()
         self.device = device or next(model.parameters()).device
         self.state = state.to(self.device)
         self.reference = list(reference)
         self.reference_tokens = np.array([example.tokens for example in self.reference], dtype=np.int64)
         self.adam = Adam(state.next_step(self.options.lr), self.device)
         model.requires_grad_(True)
-        for name, parameter in model.named_parameters():
-            parameter.data = self.state.weights[name]
+        self.ranks.install(model, self.state.weights, self.device)
         self.loss = StudentLoss(
-            model.to(self.device),
+            model,
             attention=self.options.attention,
             pack_tokens=self.options.pack_tokens,
             chunk=self.options.chunk,
+            products=self.options.products,
+            gradient_checkpointing=self.options.gradient_checkpointing,
+            ranks=self.ranks,
         )
         self._weights_R = row_weights(self.reference_tokens, self.options.reduction)
         self._batches = self.loss.batches(self.reference)
@@ -140,9 +108,15 @@ class Prober:
         return nll
 
     def reference_losses(self, weights: dict[str, Tensor], batches: Sequence[Batch] | None = None) -> Floats:
-        """Σ nll of every reference row under `weights`, float64 [R]; `reference_tokens` holds the divisors."""
-        with weights_in_place(self.loss.model, weights):
-            return self.loss.sums(self._batches if batches is None else batches, len(self.reference))
+        """Σ nll of every reference row under `weights`, float64 [R]; `reference_tokens` holds the divisors.
+
+        A row that no batch holds has 0.
+        """
+        mine, idle = deal(self.ranks, self._batches if batches is None else batches)
+        with self.at(weights):
+            found = self.loss.sums(mine[: len(mine) - idle], len(self.reference))
+            self.loss.sums(mine[len(mine) - idle :], len(self.reference))
+        return self.ranks.sum(found)
 
     def base_losses(self, batches: Sequence[Batch], dither: Dither | None = None) -> Floats:
         """Σ nll of every reference row at the base, in any arrangement and rounding."""
@@ -162,62 +136,156 @@ class Prober:
 
     def first_order(self, example: Example) -> FirstOrderResult:
         """Influence by the reference gradient: one backward pass of the candidate."""
-        return self.first_order_along(self.reference_gradient, example)
+        return self.first_orders([example])[0]
 
-    def first_order_along(self, gradient: ReferenceGradient, example: Example) -> FirstOrderResult:
-        """`first_order` with a given reference gradient."""
-        gathered = FirstOrderSum(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq)
-        loss = self._backward(example, gathered.consume)
-        if not math.isfinite(loss):
-            return FirstOrderResult(math.nan, math.nan, loss, "non_finite_loss")
-        score, stderr = gathered.result()
-        score += self._drift_gain
-        return FirstOrderResult(score, stderr, loss, None if math.isfinite(score) else "non_finite_gradient")
+    def first_orders(self, examples: Sequence[Example]) -> list[FirstOrderResult]:
+        """`first_order` of several candidates: ranks take different ones."""
+        return self.first_orders_along(self.linearised, examples)
+
+    def first_orders_along(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
+        """`first_orders` with a given reference gradient."""
+        count = self.ranks.count
+        starts = range(0, len(examples), count)
+        return [found for start in starts for found in self._first_order_round(linear, examples[start : start + count])]
+
+    def correct(self, first: FirstOrderResult, after: Floats) -> tuple[float, float]:
+        """(corrected score, standard error) from a first-order result and Σ nll at θ' of `corrected_rows` at least.
+
+        The error is over reference rows, as in `first_order`, and over the choice of the groups. NaN without groups.
+        """
+        if not self.corrected_rows:
+            return math.nan, math.nan
+        rows = [np.array(group) for group in self.linearised.gradient.rows[: self.options.corrected_groups]]
+        shares = self.linearised.gradient.shares
+        exact = np.array([self._weights_R[group] @ (self._drifted_nll[group] - after[group]) for group in rows])
+        misses, seen = exact - first.groups[: len(rows)], shares[: len(rows)]
+        correction = float(misses.sum() / seen.sum())
+        # The finite population correction: with all groups seen nothing is carried over.
+        unseen = 1 - float(seen.sum() / shares.sum())
+        error = standard_error(misses / seen.sum(), seen / seen.sum()) * math.sqrt(unseen) if unseen else 0.0
+        return first.score + correction, math.hypot(first.stderr, error)
+
+    def corrected(self, example: Example, first: FirstOrderResult) -> ExactResult:
+        """First order corrected by an exact pass over `corrected_rows`; `nll` is NaN elsewhere."""
+        blank = np.full(len(self.reference), math.nan)
+        weights, loss = self.step(example)
+        if not math.isfinite(loss) or first.reason:
+            return ExactResult(math.nan, math.nan, loss, blank, first.reason or "non_finite_loss")
+        after = self.reference_losses(weights, self._corrected_batches)
+        score, stderr = self.correct(first, after)
+        blank[self.corrected_rows] = after[self.corrected_rows]
+        return ExactResult(score, stderr, loss, blank, None if math.isfinite(score) else "non_finite_reference_loss")
+
+    @cached_property
+    def corrected_rows(self) -> list[int]:
+        """The reference rows that `corrected` evaluates; none without groups, or where all of them are asked for."""
+        groups, kept = self.options.gradient_groups, self.options.corrected_groups
+        if not 2 <= groups <= len(self.reference) or not 2 <= kept < groups:
+            return []
+        dealt = group_rows(len(self.reference), groups, self.options.seed)
+        return sorted(row for group in dealt[:kept] for row in group)
 
     def step(self, example: Example, dither: Dither | None = None) -> tuple[dict[str, Tensor], float]:
         """(θ'(x) in the forward dtype, the example's mean loss at θ); the next step overwrites the tensors."""
 
         def consume(name: str, gradient: Tensor | None) -> None:
-            self._update(self._stepped, name, gradient, dither)
+            own = None if gradient is None else self.ranks.own(gradient)
+            self._update(self._stepped, name, own, dither)
 
         loss = self._backward(example, consume)
         return self._stepped, loss
 
+    def dithered(self, dither: Dither) -> dict[str, Tensor]:
+        """θ in fp32 with its last bits drawn anew: where a gradient is taken to see what rounding does to it."""
+        weights = {name: torch.empty_like(weight) for name, weight in self.state.weights.items()}
+        return self._rounded(weights, dither)
+
     def start(self, dither: Dither | None = None) -> dict[str, Tensor]:
         """θ in the forward dtype, so that both sides of a difference are rounded alike; the next step overwrites it."""
+        return self._rounded(self._stepped, dither)
+
+    def _rounded(self, out: dict[str, Tensor], dither: Dither | None) -> dict[str, Tensor]:
         for name, weight in self.state.weights.items():
-            value = weight.clone()
-            if dither is not None:
-                dither.apply(value, self._stepped[name].dtype, name)
-            self._stepped[name].copy_(value)
-        return self._stepped
+            self.adam.rounded(out[name], weight, dither, self._key(name))
+        return out
 
     @cached_property
-    def reference_gradient(self) -> ReferenceGradient:
+    def linearised(self) -> Linearised:
         """∇L_R(θ̄), taken on first use: about three reference passes, once."""
-        return self.take_reference_gradient(self.options.gradient_groups)
+        return self.linearise(self.options.gradient_groups)
 
-    def take_reference_gradient(
-        self, groups: int, *, tokens: int | None = None, dither: Dither | None = None
-    ) -> ReferenceGradient:
+    def linearise(self, groups: int, *, tokens: int | None = None, dither: Dither | None = None) -> Linearised:
         """∇L_R(θ̄) with `groups` group gradients; `tokens` packs, `dither` rounds otherwise."""
-        with self._drifted_fp32(dither) as drifted, weights_in_place(self.loss.model, drifted):
-            return reference_gradient(
+        with self._drifted_in_place(dither):
+            gradient = reference_gradient(
                 self.loss,
                 self.reference,
                 self._weights_R,
+                {name: weight.numel() for name, weight in self.state.weights.items()},
                 groups=groups,
                 seed=self.options.seed,
                 tokens=tokens,
+                dtype=getattr(torch, self.options.gradient_dtype),
             )
+        products = self._products(gradient)
+        for name in self.state.weights:
+            products.consume(name, None)
+        return Linearised(gradient, self.ranks.sum(products.sums()))
+
+    @contextmanager
+    def at(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """The model computes with other weights inside the block."""
+        with self.ranks.using(self.loss.model, weights):
+            yield
+
+    def _first_order_round(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
+        """One candidate a rank; a rank without one repeats the first, to keep in step."""
+        mine = examples[self.ranks.rank] if self.ranks.rank < len(examples) else examples[0]
+        gathered = [self._products(linear.gradient) for _ in range(self.ranks.count)]
+
+        def consume(name: str, gradient: Tensor | None) -> None:
+            parts = [None] * len(gathered) if gradient is None else self.ranks.spread(gradient)
+            for products, part in zip(gathered, parts, strict=True):
+                products.consume(name, part)
+
+        loss = self._backward(mine, consume)
+        losses = np.zeros(self.ranks.count)
+        losses[self.ranks.rank] = loss
+        losses, *found = sum_over(self.ranks, [losses, *(products.sums() for products in gathered)])
+        return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
+
+    def _first_order_result(self, linear: Linearised, loss: float, products: Floats) -> FirstOrderResult:
+        if not math.isfinite(loss):
+            return FirstOrderResult(math.nan, math.nan, float(loss), "non_finite_loss")
+        gains = self.adam.step.rate * (products - linear.at_zero)
+        score, groups = float(gains[0]) + self._drift_gain, gains[1:]
+        stderr = standard_error(groups, linear.gradient.shares)
+        reason = None if math.isfinite(score) else "non_finite_gradient"
+        return FirstOrderResult(score, stderr, float(loss), reason, groups)
+
+    def _products(self, gradient: ReferenceGradient) -> FirstOrderSum:
+        return FirstOrderSum(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq)
 
     @cached_property
     def _drift_gain(self) -> float:
         """L_R(base) − L_R(θ̄): what turns a difference to θ̄ into one to the base."""
         if self.options.baseline == "zero_gradient_step":
             return 0.0
-        before, drifted = self.base_nll, self.reference_losses(self._drifted())
-        return float(self._weights_R @ (before - drifted))
+        return float(self._weights_R @ (self.base_nll - self._drifted_nll))
+
+    @cached_property
+    def _drifted_nll(self) -> Floats:
+        """Σ nll of every reference row at θ̄ [R]."""
+        if self.options.baseline == "zero_gradient_step":
+            return self.base_nll
+        return self.reference_losses(self._drifted())
+
+    @cached_property
+    def _corrected_batches(self) -> list[Batch]:
+        """`corrected_rows`, packed; their labels belong to rows of the whole reference."""
+        rows = torch.tensor(self.corrected_rows, device=self.device)
+        batches = self.loss.batches([self.reference[row] for row in self.corrected_rows])
+        return [replace(batch, row_L=rows[batch.row_L]) for batch in batches]
 
     @cached_property
     def _stepped(self) -> dict[str, Tensor]:
@@ -231,21 +299,33 @@ class Prober:
         return self._stepped
 
     @contextmanager
-    def _drifted_fp32(self, dither: Dither | None) -> Iterator[dict[str, Tensor]]:
-        if self.options.forward_dtype == "float32":
-            yield self._drifted(dither)
-            return
-        drifted = {name: torch.empty_like(weight) for name, weight in self.state.weights.items()}
-        for name in drifted:
-            self._update(drifted, name, None, dither)
-        yield drifted
+    def _drifted_in_place(self, dither: Dither | None) -> Iterator[None]:
+        """θ̄ in fp32 where θ is. θ waits in the host's memory, and a GPU's m and v too: beside the sums of a gradient it
+        has no room for them."""
+        kept = {name: weight.to("cpu", copy=True) for name, weight in self.state.weights.items()}
+        moments = (self.state.exp_avg, self.state.exp_avg_sq) if self.device.type != "cpu" else ()
+        try:
+            for name in kept:
+                self._update(self.state.weights, name, None, dither)
+            for each in moments:
+                each.update({name: tensor.to("cpu") for name, tensor in each.items()})
+            yield
+        finally:
+            for name, weight in kept.items():
+                self.state.weights[name].copy_(weight)
+            for each in moments:
+                each.update({name: tensor.to(self.device) for name, tensor in each.items()})
 
     def _update(self, out: dict[str, Tensor], name: str, gradient: Tensor | None, dither: Dither | None) -> None:
         state = self.state
         moments = state.exp_avg[name], state.exp_avg_sq[name]
-        self.adam.updated(out[name], state.weights[name], *moments, gradient, dither=dither, name=name)
+        self.adam.updated(out[name], state.weights[name], *moments, gradient, dither=dither, name=self._key(name))
 
-    def _backward(self, example: Example, consume: Any) -> float:
+    def _key(self, name: str) -> str:
+        """What a part's dither is drawn by."""
+        return name if self.ranks.count == 1 else f"{name}@{self.ranks.rank}"
+
+    def _backward(self, example: Example, consume: Consumer) -> float:
         """Gives ∇ of the example's mean loss at θ to `consume`; returns that loss."""
         (batch,) = self.loss.batches([example])
         nll_L = self.loss.gradient(batch, torch.tensor([1.0 / example.tokens]), consume)

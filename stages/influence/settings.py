@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.contract.spec import StageSettings, StageSpec, resource
 
@@ -26,9 +26,23 @@ class ProbeSettings(StageSettings):
     forward_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="weights of the exact reference pass; gradients and updates are fp32 always"
     )
+    products: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32",
+        description="how fp32 matrices are multiplied; on a GPU tf32 is many times as fast, and the audit's noise says "
+        "what it costs",
+    )
     max_tokens: int = Field(1024, ge=8, description="longer rows lose their end")
     gradient_groups: int = Field(
         8, ge=0, description="groups of reference rows behind first order's standard error; each is a model in memory"
+    )
+    corrected_groups: int = Field(
+        2,
+        ge=0,
+        description="of these, the groups on which a candidate that decides pairs is evaluated exactly, what first "
+        "order misses there being carried over to the others; 0 (or all) evaluates it on every row",
+    )
+    gradient_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="in which the reference gradient is kept; it is summed in fp32"
     )
     attention: Literal["segments", "varlen", "padded"] = resource(
         "segments",
@@ -37,6 +51,21 @@ class ProbeSettings(StageSettings):
     )
     pack_tokens: int = resource(1024, ge=8, description="tokens of a packed row")
     chunk: int = resource(128, ge=1, description="labels whose logits exist at once")
+    gradient_checkpointing: bool = resource(
+        False, description="compute layers again in the backward pass: less memory, a third more time"
+    )
+    ranks: int | None = resource(
+        None,
+        ge=1,
+        description="processes that share the student by ZeRO-3 within a shard; one if it fits one GPU, else all GPUs",
+    )
+
+    @field_validator("corrected_groups")
+    @classmethod
+    def _two_or_none(cls, groups: int) -> int:
+        if groups == 1:
+            raise ValueError("one group alone has no error to state: 0, or at least 2")
+        return groups
 
 
 class InfluenceSettings(ProbeSettings):
@@ -45,17 +74,16 @@ class InfluenceSettings(ProbeSettings):
     method: Literal["exact", "first_order", "two_stage"] = Field(
         "two_stage",
         description="exact: a reference pass a candidate; first_order: one backward a candidate; two_stage: first "
-        "order on all and exact on those that decide pairs, or exact on all where the audit says so",
+        "order on all, corrected for those that decide pairs (corrected_groups), or exact on all where the audit says "
+        "so",
     )
-    per_side: int = Field(
-        1, ge=1, description="two_stage: instructions at either end of a prompt that are scored exactly"
-    )
+    per_side: int = Field(1, ge=1, description="two_stage: instructions at either end of a prompt that are corrected")
     chunk_rows: int = resource(8, ge=1, description="prompts of one committed chunk")
 
 
 SPEC = StageSpec(
     name="influence",
-    version=1,
+    version=2,
     settings=InfluenceSettings,
     about="what one optimiser step on each candidate does to the student's reference loss",
     inputs=("rows", "checkpoint", "reference"),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.tables import make_table
-from stages.influence.inputs import Probes, Row, candidate_rows, load
+from stages.influence.inputs import Probes, Row, candidates, opened
 from stages.influence.scores import is_tie
 from stages.influence.select import Scored, deciding
 from stages.influence.settings import InfluenceSettings
@@ -29,27 +31,49 @@ ROWS = pa.schema(
 )
 
 
+# Candidates of one call, for each device: between two calls the stage can be stopped.
+_ROUND = 4
+
+
 def run(context: StageContext) -> None:
     settings: InfluenceSettings = context.settings
     audit = _Audit(context)
     method = "exact" if settings.method == "two_stage" and audit.decision == "exact" else settings.method
-    by_prompt: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in candidate_rows(context):
-        by_prompt[row["prompt_id"]].append(row)
-    prompts = pa.table({"prompt_id": pa.array(list(by_prompt), pa.string())})
-    probes = load(context) if context.remaining(prompts) else None
-    for chunk in context.chunks(prompts, unit="prompts"):
-        assert probes is not None
-        rows = [row for name in chunk.rows.column("prompt_id").to_pylist() for row in by_prompt[name]]
-        with context.meter.phase("compute", devices=1):
-            scored = _score(context, probes, rows, method, settings, audit)
-        context.meter.count(
-            tokens=sum(row["tokens"] for row in scored),
-            rows_in=len(rows),
-            rows_kept=sum(row["score"] is not None for row in scored),
-        )
-        chunk.commit({"rows": make_table(scored, ROWS)})
+    rows_of = _ByPrompt(candidates(context))
+    prompts = pa.table({"prompt_id": rows_of.prompts})
+    with ExitStack() as stack:
+        probes = stack.enter_context(opened(context)) if context.remaining(prompts) else None
+        for chunk in context.chunks(prompts, unit="prompts"):
+            assert probes is not None
+            rows = rows_of.between(chunk.start, chunk.stop)
+            with context.meter.phase("compute", devices=probes.devices):
+                scored = _score(context, probes, rows, method, settings, audit)
+            context.meter.count(
+                tokens=sum(row["tokens"] for row in scored),
+                rows_in=len(rows),
+                rows_kept=sum(row["score"] is not None for row in scored),
+            )
+            chunk.commit({"rows": make_table(scored, ROWS)})
     context.publish(figures={"method": method, "asked": settings.method, "audit": audit.figures})
+
+
+class _ByPrompt:
+    """Candidates by prompt, prompts in the order of their first candidate; rows become Python's only when asked for."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        names = rows["prompt_id"].combine_chunks().dictionary_encode()
+        self.prompts: pa.Array = names.dictionary
+        prompt_of = names.indices.to_numpy()
+        order = np.argsort(prompt_of, kind="stable")
+        self._starts = np.searchsorted(prompt_of[order], np.arange(len(self.prompts) + 1))
+        # Sorted once, if it is not sorted already: then a prompt is a slice, which costs nothing.
+        self._rows = rows if np.array_equal(order, np.arange(len(order))) else rows.take(pa.array(order))
+
+    def between(self, start: int, stop: int) -> list[Row]:
+        """All candidates of the prompts [start, stop)."""
+        first, last = int(self._starts[start]), int(self._starts[stop])
+        listed: list[Row] = self._rows.slice(first, last - first).to_pylist()
+        return listed
 
 
 class _Audit:
@@ -60,7 +84,15 @@ class _Audit:
         self.exact: dict[str, Row] = {}
         if context.has("audit"):
             self.figures = context.artifact("audit").manifest.figures
-            self.exact = {row["response_id"]: row for row in context.table("audit").to_pylist()}
+            self.exact = {
+                row["response_id"]: {
+                    "score": row["exact"],
+                    "stderr": row["exact_stderr"],
+                    **{name: row[name] for name in ("exact", "loss", "reference_nll")},
+                }
+                for row in context.table("audit").to_pylist()
+                if row["exact"] is not None
+            }
 
     @property
     def decision(self) -> str:
@@ -83,26 +115,31 @@ def _score(
             found[row["response_id"]]["reason"] = f"{example.reason}: {example.detail}"
         else:
             found[row["response_id"]]["tokens"] = example.tokens
+    first: dict[str, Any] = {}
     if method != "exact":
-        for row in usable:
+        for start in range(0, len(usable), _ROUND * probes.devices):
             context.check_stop()
-            _add_first_order(found[row["response_id"]], probes.prober.first_order(examples[row["response_id"]]))
+            some = [row["response_id"] for row in usable[start : start + _ROUND * probes.devices]]
+            first |= zip(some, probes.scorer.first_orders([examples[name] for name in some]), strict=True)
+        for name, result in first.items():
+            _add(found[name], "first_order", result)
     chosen = {row["response_id"] for row in usable}
     if method == "first_order":
         chosen = set()
     elif method == "two_stage":
         chosen = _deciding(found.values(), settings.per_side) | (chosen & audit.exact.keys())
+    corrects = method == "two_stage" and bool(probes.scorer.base().corrected_rows)
     for row in usable:
         name = row["response_id"]
         if name not in chosen:
             continue
         context.check_stop()
-        if name in audit.exact and audit.exact[name]["exact"] is not None:
-            known = audit.exact[name]
-            _add_exact(found[name], known["exact"], known["exact_stderr"], known["loss"], known["reference_nll"], None)
+        if known := audit.exact.get(name):
+            found[name].update(known, method="exact")
+        elif corrects:
+            _add(found[name], "corrected", probes.scorer.corrected(examples[name], first[name]))
         else:
-            result = probes.prober.exact(examples[name])
-            _add_exact(found[name], result.score, result.stderr, result.loss, result.nll.tolist(), result.reason)
+            _add(found[name], "exact", probes.scorer.exact(examples[name]))
     for each in found.values():
         noise = audit.noise(each["method"]) if each["score"] is not None else None
         each["noise"] = noise
@@ -116,29 +153,18 @@ def _blank(row: Row) -> Row:
     return {**names, **empty, "method": None, "tie": False, "tokens": 0}
 
 
-def _add_first_order(row: Row, result: Any) -> None:
+def _add(row: Row, method: str, result: Any) -> None:
     row.update(
-        method="first_order",
+        method=method,
         score=_finite(result.score),
         stderr=_finite(result.stderr),
-        first_order=_finite(result.score),
         loss=_finite(result.loss),
         reason=result.reason,
     )
-
-
-def _add_exact(
-    row: Row, score: float, stderr: float | None, loss: float | None, nll: list[float] | None, reason: str | None
-) -> None:
-    row.update(
-        method="exact",
-        score=_finite(score),
-        stderr=_finite(stderr),
-        exact=_finite(score),
-        loss=_finite(loss),
-        reference_nll=nll if _finite(score) is not None else None,
-        reason=reason,
-    )
+    if method != "corrected":
+        row[method] = row["score"]
+    if method == "exact" and row["score"] is not None:
+        row["reference_nll"] = result.nll.tolist()
 
 
 def _finite(value: float | None) -> float | None:

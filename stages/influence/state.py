@@ -15,16 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages.contract.errors import ExitCode, StageError
 from stages.influence.adam import AdamStep
+from stages.influence.ranks import Alone, Ranks
 
 WEIGHTS = "weights.safetensors"
 EXP_AVG = "exp_avg.safetensors"
 EXP_AVG_SQ = "exp_avg_sq.safetensors"
 OPTIMIZER = "optimizer.json"
+
+_ANOTHER = "is this the checkpoint of another model?"
 
 
 @dataclass(frozen=True)
@@ -73,25 +77,28 @@ class AdamState:
         (folder / OPTIMIZER).write_text(json.dumps(constants, indent=2) + "\n")
 
 
-def load_state(folder: Path, model: Any) -> AdamState:
-    """Reads and checks a checkpoint for `model`.
+def load_state(folder: Path, model: Any, ranks: Ranks | None = None) -> AdamState:
+    """Reads and checks a checkpoint for `model`; of several ranks each reads its own part, flattened.
 
     Raises:
         StageError: BAD_DATA, naming file and key: a missing or unreadable file, a tensor missing, of another
             shape or dtype (a checkpoint of another model), NaN or infinity, a negative v, a v that is zero throughout
             (the optimiser never saw that parameter, and the first step would divide by eps).
     """
+    ranks = ranks or Alone()
     constants = _read_optimizer(folder / OPTIMIZER)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    shapes = ranks.shapes(model)
     aliases = {name for name, _ in model.named_parameters(remove_duplicate=False)} - shapes.keys()
     weights, exp_avg, exp_avg_sq = (
-        _read_tensors(folder / file, shapes, aliases) for file in (WEIGHTS, EXP_AVG, EXP_AVG_SQ)
+        _read_tensors(folder / file, shapes, aliases, ranks) for file in (WEIGHTS, EXP_AVG, EXP_AVG_SQ)
     )
     for name, v in exp_avg_sq.items():
-        where = f"{folder / EXP_AVG_SQ}: {name}"
         if v.min() < 0:
-            raise _bad("second moments below zero", where)
-        if v.max() == 0:
+            raise _bad("second moments below zero", f"{folder / EXP_AVG_SQ}: {name}")
+    largest = ranks.sum(np.array([v.max().item() for v in exp_avg_sq.values()]))
+    for name, value in zip(exp_avg_sq, largest, strict=True):
+        if value == 0:
+            where = f"{folder / EXP_AVG_SQ}: {name}"
             raise _bad("second moments are zero throughout", where, "the warm-up must train this parameter")
     return AdamState(weights, exp_avg, exp_avg_sq, **constants)
 
@@ -131,30 +138,40 @@ def _read_optimizer(path: Path) -> dict[str, Any]:
     return {"step": step, "lr": lr, "betas": (beta1, beta2), "eps": eps, "weight_decay": weight_decay}
 
 
-def _read_tensors(path: Path, shapes: dict[str, torch.Size], aliases: set[str]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_tensors(path: Path, shapes: dict[str, torch.Size], aliases: set[str], ranks: Ranks) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            foreign = sorted(set(file.keys()) - shapes.keys() - aliases)
+            if foreign:
+                raise _bad("the model has no such parameter", f"{path}: {foreign[0]}", _ANOTHER)
+            missing = sorted(shapes.keys() - set(file.keys()))
+            if missing:
+                raise _bad("missing", f"{path}: {missing[0]}", _ANOTHER)
+            return {name: _read_tensor(file, name, shape, ranks, f"{path}: {name}") for name, shape in shapes.items()}
     except (OSError, SafetensorError) as error:
         raise _bad(f"cannot be read: {error}", str(path), "is this a warm-up checkpoint?") from error
-    another = "is this the checkpoint of another model?"
-    foreign = sorted(tensors.keys() - shapes.keys() - aliases)
-    if foreign:
-        raise _bad("the model has no such parameter", f"{path}: {foreign[0]}", another)
-    for name, shape in shapes.items():
-        where = f"{path}: {name}"
-        if name not in tensors:
-            raise _bad("missing", where, another)
-        tensor = tensors[name]
-        if tensor.shape != shape:
-            raise _bad(f"shape {tuple(tensor.shape)}, the model's is {tuple(shape)}", where, another)
-        if tensor.dtype != torch.float32:
-            raise _bad(f"dtype {tensor.dtype}, not float32", where, "export fp32 master weights and moments")
-        if not torch.isfinite(tensor).all():
-            raise _bad("holds NaN or infinity", where)
-    return {name: tensors[name] for name in shapes}
+
+
+def _read_tensor(file: Any, name: str, shape: torch.Size, ranks: Ranks, where: str) -> Tensor:
+    stored = file.get_slice(name)
+    if tuple(stored.get_shape()) != tuple(shape):
+        raise _bad(f"shape {tuple(stored.get_shape())}, the model's is {tuple(shape)}", where, _ANOTHER)
+    if ranks.count == 1:
+        tensor: Tensor = file.get_tensor(name)
+    else:
+        first, last, padding = ranks.span(shape.numel())
+        # Files are read by rows: those that the part lies in, and of these the part.
+        width = shape[1:].numel()
+        top = first // width
+        rows: Tensor = stored[top : -(-last // width)]
+        tensor = torch.nn.functional.pad(rows.reshape(-1)[first - top * width : last - top * width], (0, padding))
+    if tensor.dtype != torch.float32:
+        raise _bad(f"dtype {tensor.dtype}, not float32", where, "export fp32 master weights and moments")
+    if not torch.isfinite(tensor).all():
+        raise _bad("holds NaN or infinity", where)
+    return tensor
 
 
 def _bad(message: str, where: str, hint: str | None = None) -> StageError:

@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.influence.examples import Example
-from stages.influence.probe import ProbeOptions, Prober
+from stages.influence.probe import Prober
+from stages.influence.results import ProbeOptions
 from stages.influence.state import AdamState
 
 VOCABULARY = 97

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,19 @@ from stages.influence.examples import Example
 from stages.influence.state import AdamState
 
 
+def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
+    return module.weight * hidden * (hidden.pow(2).mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
+
+
 class Oracle:
     """The truth for one checkpoint and one reference set; `model` is copied."""
 
     def __init__(self, model: Any, state: AdamState, reference: Sequence[Example], *, lr: float) -> None:
         self.model = copy.deepcopy(model).double().eval()
+        for module in self.model.modules():
+            if hasattr(module, "variance_epsilon"):
+                # transformers' own forward goes through fp32, whatever the model's dtype is
+                module.forward = partial(_rms_norm, module)
         self.state, self.reference, self.lr = state, reference, lr
 
     def reference_nll(self, weights: dict[str, Tensor]) -> np.ndarray:

@@ -40,13 +40,15 @@ def test_no_gradient_is_a_gradient_of_zero() -> None:
     torch.testing.assert_close(out.double(), torch_step(weight, m, v, 0 * gradient), rtol=1e-6, atol=1e-6)
 
 
-def test_the_displacement_is_the_difference_of_two_steps() -> None:
+def test_two_directions_differ_by_what_a_gradient_moves() -> None:
     weight, m, v, gradient = tensors((700, 400))
     truth = torch_step(weight, m, v, gradient) - torch_step(weight, m, v, 0 * gradient)
-    found = torch.empty(700 * 400)
-    for part, move in Adam(STEP, torch.device("cpu")).displacement(m, v, gradient):
-        found[part] = move
-    torch.testing.assert_close(found.double(), truth.flatten(), rtol=1e-4, atol=1e-8)
+    adam, found = Adam(STEP, torch.device("cpu")), torch.empty(2, 700 * 400)
+    for number, given in enumerate((gradient, None)):
+        for part, direction in adam.directions(m, v, given):
+            found[number, part] = direction
+    moves = adam.step.rate * (found[1] - found[0])
+    torch.testing.assert_close(moves.double(), truth.flatten(), rtol=1e-4, atol=1e-8)
 
 
 def test_a_transposed_gradient_is_read_in_the_parameters_order() -> None:

@@ -11,6 +11,8 @@ from scipy.stats import spearmanr
 
 from stages.contract.errors import ExitCode, StageError
 from stages.influence.examples import Example
+from stages.influence.results import ProbeOptions
+from stages.influence.scorer import LocalScorer, Scoring
 from stages.influence.scores import is_tie
 from stages.influence.state import AdamState
 from tests.influence.builders import examples, llama, prober, warmed_up
@@ -83,6 +85,17 @@ def test_probing_leaves_weights_and_moments_as_they_were(state, reference, candi
     probe.first_order(candidates[1])
     for was, now in zip(before, tensors, strict=True):
         assert all(torch.equal(was[name], now[name]) for name in was)
+
+
+def test_a_checkpoint_is_not_written_to(state, reference, candidates, tmp_path) -> None:
+    llama().config.save_pretrained(tmp_path)
+    state.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    scorer = LocalScorer(Scoring(tmp_path, reference, ProbeOptions(pack_tokens=64), "cpu"))
+    scorer.first_orders(candidates[:1])
+    scorer.exact(candidates[1])
+    scorer.noise(candidates[:1], 2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_scores_do_not_depend_on_what_was_probed_before(state, reference, candidates) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import Input
+from stages.influence.settings import InfluenceSettings
 from tests.influence.stages import INSTRUCTIONS, PROMPTS, REFERENCE, RESPONSES, candidates, checkpoint, stage_inputs
 from tests.support import artifact_input, run_stage, tiny_llama
 
@@ -79,6 +80,30 @@ def test_two_stage_scores_the_ends_of_each_prompt_exactly(file_store: Store, inp
         if row["method"] == "exact":
             assert row["score"] == pytest.approx(exact[row["response_id"]]["score"], rel=1e-3, abs=1e-6)
             assert len(row["reference_nll"]) == len(REFERENCE)
+
+
+def test_two_stage_corrects_the_ends_on_some_of_the_reference_rows(file_store: Store, inputs: dict[str, Input]) -> None:
+    groups = {"gradient_groups": 4, "corrected_groups": 2}
+    inputs = audited(file_store, inputs, threshold=-1, **groups)
+    found = run_stage(file_store, "influence", {**SETTINGS, **groups, "method": "two_stage"}, inputs)
+    figures = found.manifest.figures["audit"]
+    assert 0 < figures["corrected_rows"] < len(REFERENCE)
+    assert -1 <= figures["corrected"]["spearman"] <= 1
+    assert figures["noise"]["corrected"] > 0
+    rows = found.table().to_pylist()
+    assert {row["method"] for row in rows} == {"first_order", "corrected", "exact"}
+    exact = {row["response_id"]: row["score"] for row in influence(file_store, inputs, "exact")}
+    spread = max(exact.values()) - min(exact.values())
+    for row in rows:
+        if row["method"] == "corrected":
+            assert row["exact"] is None and row["reference_nll"] is None
+            assert row["first_order"] != row["score"] == pytest.approx(exact[row["response_id"]], abs=0.1 * spread)
+            assert row["noise"] == figures["noise"]["corrected"]
+
+
+def test_one_corrected_group_is_refused_because_it_has_no_error() -> None:
+    with pytest.raises(ValueError, match="one group alone has no error"):
+        InfluenceSettings(corrected_groups=1)
 
 
 def test_two_stage_scores_all_exactly_where_the_audit_was_not_passed(

@@ -40,9 +40,22 @@ def section(nodes: Nodes) -> Section:
     blocks.append(
         Table(
             "Agreement on the audit sample",
-            ["audit", "candidates", "Spearman", "Pearson", "slope", "noise, exact", "asked for", "first order"],
+            [
+                "audit",
+                "candidates",
+                "Spearman",
+                "Pearson",
+                "top tenth found",
+                "bottom tenth found",
+                "slope",
+                "Spearman, corrected",
+                "noise, first order",
+                "noise, exact",
+                "asked for",
+                "first order",
+            ],
             [_row(node) for node in found],
-            numeric=range(1, 7),
+            numeric=range(1, 11),
         )
     )
     numbers: dict[str, Any] = {
@@ -60,7 +73,11 @@ def _row(node: Node) -> list[str]:
         str(figures.get("candidates", 0)),
         fixed(figures.get("spearman"), 3),
         fixed(figures.get("pearson"), 3),
+        fixed(figures.get("recall_top"), 2),
+        fixed(figures.get("recall_bottom"), 2),
         fixed(figures.get("slope"), 3),
+        fixed((figures.get("corrected") or {}).get("spearman"), 3),
+        number(figures.get("noise", {}).get("first_order")),
         number(figures.get("noise", {}).get("exact")),
         fixed(figures.get("threshold"), 2),
         {"two_stage": "trusted", "exact": "not trusted"}.get(str(figures.get("decision")), ""),
@@ -82,7 +99,7 @@ def _consequence(node: Node, asked: set[str]) -> str:
     trusted = node.figures.get("decision") == "two_stage"
     if "two_stage" in asked:
         return (
-            "So it decided which candidates are scored exactly."
+            "So it decided which candidates are looked at again, exactly."
             if trusted
             else "So every candidate was scored exactly."
         )

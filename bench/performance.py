@@ -1,0 +1,174 @@
+"""Writes docs/performance.md and its figure from bench/results/, where every machine's measurements lie.
+
+python -m bench.performance
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import RESULTS
+
+DOCS = Path(__file__).parent.parent / "docs"
+WAYS = ("published", "exact", "corrected", "two_stage", "first_order")
+ABOUT = """<!-- written by python -m bench.performance from bench/results/: do not edit -->
+# Performance
+
+Every table is one run on one machine, its rows side by side in it; `make bench` measures again, and a result of another
+machine stands beside these. What is computed: [influence.md](influence.md).
+"""
+
+
+def main() -> int:
+    """Write the page; 1 where there is nothing to write."""
+    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale()]
+    if len(parts) == 1:
+        print("bench/results/ is empty: run make bench", file=sys.stderr)
+        return 1
+    (DOCS / "performance.md").write_text("\n".join(parts))
+    print(f"wrote {DOCS / 'performance.md'}")
+    return 0
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
+
+
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" if index == 0 else "---:" for index in range(len(header))), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
+
+
+def influence() -> Iterator[str]:
+    found = sorted(results("influence"), key=lambda each: (each["machine"], -each["refs"]))
+    if not found:
+        return
+    yield (
+        "## Influence: seconds a candidate\n\n"
+        "`published` loads the checkpoint from disk for each candidate, pads to 1024 tokens, evaluates batches of 8,\n"
+        "in fp32 here as ours is. `corrected` is first order plus an exact pass over two of eight groups of reference\n"
+        "rows; `two_stage` is first order on all and `corrected` on the best and worst of four. Agreement is with an\n"
+        "fp64 oracle. The floor is the time of the necessary matrix products alone at the machine's best fp32 rate.\n"
+    )
+    for each in found:
+        yield (
+            f"**{each['machine']}**, {each['gflops']} GFLOP/s; SmolLM2-135M, {each['refs']} reference rows "
+            f"({each['tokens']:,} tokens), candidates of about {each['candidate_tokens']:.0f} tokens; agreement on "
+            f"{each['oracle_refs']} rows and {each['candidates']} candidates.\n"
+        )
+        floors = {"exact": each["floor_exact"], "first_order": each["floor_first_order"]}
+        rows = []
+        for way in WAYS:
+            spearman = each.get(f"spearman_{way}")
+            rows.append(
+                (
+                    way,
+                    f"{each['seconds'][way]:.2f}",
+                    f"{each.get(f'ratio_{way}', 1.0):.1f}",
+                    "" if spearman is None else f"{spearman:.4f}",
+                    f"{floors[way]:.0%}" if way in floors else "",
+                    f"{each['peak_gib_published' if way == 'published' else 'peak_gib']:.1f}",
+                )
+            )
+        yield table(("way", "s", "times faster", "Spearman", "of the floor", "peak GiB"), rows)
+        once = each["once_s"]
+        yield f"Once a shard: {once['base']:.0f} s for the base, {once['gradient']:.0f} s for the reference gradient.\n"
+        lengths = [
+            (length, f"{row['seconds']:.2f}", f"{row['scores_alone']:.2f}", f"{row['floor']:.0%}")
+            for length, row in each["first_order_by_tokens"].items()
+        ]
+        yield "First order by the candidate's length:\n"
+        yield table(("tokens", "s", "s without error bars", "of the floor"), lengths)
+    draw(found[0])
+    yield f"![seconds a candidate](figures/influence-speed.svg)\n\n{found[0]['machine']}, {found[0]['refs']} rows.\n"
+
+
+def precision() -> Iterator[str]:
+    for each in results("precision"):
+        yield (
+            f"## Precision: agreement with fp64\n\n**{each['machine']}**, SmolLM2-135M, {each['references']} reference "
+            f"rows, {each['candidates']} candidates.\n"
+        )
+        rows = [
+            (
+                f"{rate['lr']:g}",
+                name,
+                f"{way['spearman']:.3f}",
+                f"{way['pearson']:.4f}",
+                f"{way['relative_error']:.2g}",
+                "" if way["sigma"] is None else f"{way['sigma']:.1e}",
+                "" if way["within_2_sigma"] is None else f"{way['within_2_sigma']:.0%}",
+            )
+            for rate in each["rates"]
+            for name, way in rate["ways"].items()
+        ]
+        yield table(("lr", "way", "Spearman", "Pearson", "error / spread", "σ", "within 2σ"), rows)
+
+
+def ranks() -> Iterator[str]:
+    for each in results("ranks"):
+        yield (
+            f"## Memory of a rank\n\n**{each['machine']}**, {each['student']}, fp32 on CPU ranks: measured, and by\n"
+            "the arithmetic of stages/influence/memory.py. Times are of ranks that share the same cores.\n"
+        )
+        rows = [
+            (str(run["ranks"]), run["method"], f"{run['mib']:,}", f"{run['formula_mib']:,}", f"{run['seconds']:.2f}")
+            for run in each["runs"]
+        ]
+        yield table(("ranks", "method", "MiB a rank", "by formula", "s a candidate"), rows)
+
+
+def scale() -> Iterator[str]:
+    for each in results("scale"):
+        yield (
+            f"## A million scores\n\n**{each['machine']}**, store: {each['store']}; the model replaced by a constant.\n"
+            "What remains is the stage's own work: reading, Parquet, commits, manifests, one shard after the other.\n"
+        )
+        rows = [
+            (
+                f"{run['candidates']:,}",
+                f"{run['chunks']:,}",
+                f"{run['ms']:.2f}",
+                f"{run['requests']:.1f}",
+                f"{run['peak_gib']:.2f}",
+                f"{run['read_s']:.2f}",
+            )
+            for run in each["runs"]
+        ]
+        yield table(("candidates", "chunks", "ms each", "requests a chunk", "peak GiB", "s to read for pairing"), rows)
+
+
+def draw(result: dict[str, Any]) -> None:
+    """Seconds a candidate of each way, on a scale of powers of ten."""
+    from stages.report.draw.axes import Scale
+    from stages.report.draw.svg import Svg, line, rect, text
+
+    seconds = {way: result["seconds"][way] for way in WAYS}
+    low = math.floor(math.log10(min(seconds.values())))
+    high = math.ceil(math.log10(max(seconds.values())))
+    x = Scale(low, high, 110.0, 520.0)
+    height = 40.0 + 34.0 * len(WAYS)
+    parts = []
+    for power in range(low, high + 1):
+        parts.append(line(x(power), 8.0, x(power), height - 30, "grid"))
+        parts.append(text(x(power), height - 12, f"{10.0**power:g} s", anchor="middle", class_="muted small"))
+    for index, way in enumerate(WAYS):
+        y, end = 14.0 + 34.0 * index, x(math.log10(seconds[way]))
+        parts.append(rect(x.start, y, end - x.start, 20.0, "fill-a" if way == "published" else "fill-c"))
+        parts.append(text(x.start - 8, y + 15, way, anchor="end", class_="small"))
+        ratio = f"  {seconds['published'] / seconds[way]:.1f}×" if way != "published" else ""
+        parts.append(text(end + 6, y + 15, f"{seconds[way]:.2f} s{ratio}", class_="small strong"))
+    said = "; ".join(f"{way} {value:.2f} s" for way, value in seconds.items())
+    figure = Svg(620.0, height, "".join(parts), "Seconds to score one candidate", said)
+    folder = DOCS / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "influence-speed.svg").write_text(figure.standalone("influence-speed") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Which scores can be trusted: each way of computing influence against fp64, over the step's learning rate.
+
+    python -m bench.precision [--references N] [--candidates N] [--lr LR ...]
+
+`exact` is fp32; `bf16 weights` rounds θ' and θ̄ to bf16 for the reference passes (gradients and updates fp32);
+`released` is the published code's arithmetic, all of it in bf16, against its own θ; `first_order` and `corrected` are
+fp32. For each: Spearman and Pearson with the truth, the error's size relative to the spread of the scores, and for
+those with a stated σ the share of errors within 2 σ. Writes bench/results/ and two figures into docs/figures/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.influence import BUNDLED, WARM_UP_ROWS, WARM_UP_STEPS, Setup, alone, inputs, plain_student, prober, warm_up
+from bench.machine import describe, save
+
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+RATES = (5e-6, 1e-5, 1e-4, 1e-3)
+NOISY = 2  # candidates that σ is measured on
+
+
+def main() -> int:
+    """Print the table and a line of JSON; 1 where ours does not rank as the truth does."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--references", type=int, default=16)
+    parser.add_argument("--candidates", type=int, default=12)
+    parser.add_argument("--lr", type=float, nargs="+", default=list(RATES))
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in BUNDLED.read_text().splitlines()]
+    with tempfile.TemporaryDirectory() as folder:
+        setup = Setup(
+            Path(folder),
+            rows[: options.references],
+            rows[options.references : options.references + options.candidates],
+            rows[-WARM_UP_ROWS * WARM_UP_STEPS :],
+            oracle_references=options.references,
+            lr=0.0,
+        )
+        alone(warm_up, setup)
+        found = []
+        for lr in options.lr:
+            at = replace(setup, lr=lr)
+            found.append(judged(lr, alone(run_truth, at), alone(run_ways, at)))
+            show(found[-1])
+    line = {
+        "machine": describe(),
+        "references": options.references,
+        "candidates": options.candidates,
+        "rates": found,
+    }
+    save("precision", "smollm2-135m", line)
+    draw(found)
+    print(json.dumps(line))
+    small = [each for each in found if each["lr"] <= 1e-4]
+    bad = [
+        each["lr"]
+        for each in small
+        if each["ways"]["exact"]["spearman"] < 0.999 or each["ways"]["first_order"]["spearman"] < 0.99
+    ]
+    if bad:
+        print(f"error: at {bad} ours does not rank the candidates as the truth does", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def run_truth(setup: Setup) -> dict[str, list[float]]:
+    """fp64: against the zero-gradient step, which ours are measured against, and against θ, which the released is."""
+    from tests.influence.oracle import Oracle
+
+    reference, candidates = inputs(setup)
+    model, state = plain_student(setup)
+    oracle = Oracle(model, state, reference, lr=setup.lr)
+    scores = np.array(oracle.scores(candidates))
+    start = oracle.reference_nll({name: weight.double() for name, weight in state.weights.items()}).sum()
+    drift = (start - oracle.reference_nll(oracle.stepped(None)).sum()) / sum(each.tokens for each in reference)
+    return {"zero_gradient_step": scores.tolist(), "before_step": (scores + drift).tolist()}
+
+
+def run_ways(setup: Setup) -> dict[str, dict[str, Any]]:
+    import torch
+
+    from stages.influence.noise import exact_noise, first_order_noise
+    from stages.influence.paper import paper_reference_loss, paper_score
+
+    reference, candidates = inputs(setup)
+    probe = prober(setup, reference)
+    exact, first = [probe.exact(candidate) for candidate in candidates], probe.first_orders(candidates)
+    sigma = exact_noise(probe, candidates[:NOISY], draws=4)
+    ways: dict[str, dict[str, Any]] = {
+        "exact": {"scores": [each.score for each in exact], "sigma": sigma["exact"]},
+        "corrected": {"scores": [probe.correct(one, other.nll)[0] for one, other in zip(first, exact, strict=True)]},
+        "first_order": {
+            "scores": [each.score for each in first],
+            "sigma": first_order_noise(probe, candidates[:NOISY]),
+        },
+    }
+    low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
+    ways["bf16 weights"] = {
+        "scores": [low.exact(candidate).score for candidate in candidates],
+        "sigma": exact_noise(low, candidates[:NOISY], draws=4)["exact"],
+    }
+    model, state = plain_student(setup)
+    before = None
+    scores = []
+    for candidate in candidates:
+        scores.append(paper_score(model, state, candidate, reference, lr=setup.lr, before=before, pad_to=256))
+        if before is None:
+            for name, parameter in model.named_parameters():
+                parameter.data = state.weights[name].to(torch.bfloat16)
+            before = paper_reference_loss(model, reference, pad_to=256)
+    ways["released"] = {"scores": scores}
+    return ways
+
+
+def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    from scipy.stats import pearsonr, spearmanr
+
+    found = {}
+    for name, way in ways.items():
+        true = np.array(truth["before_step" if name == "released" else "zero_gradient_step"])
+        error = np.array(way["scores"]) - true
+        found[name] = {
+            "spearman": round(float(spearmanr(way["scores"], true).statistic), 4),
+            "pearson": round(float(pearsonr(way["scores"], true).statistic), 5),
+            "relative_error": float(np.sqrt(np.mean(error**2)) / np.std(true)),
+            "sigma": way.get("sigma"),
+            "within_2_sigma": float(np.mean(np.abs(error) < 2 * way["sigma"])) if "sigma" in way else None,
+        }
+    spread = float(np.std(truth["zero_gradient_step"]))
+    return {"lr": lr, "spread": spread, "ways": found}
+
+
+def show(found: dict[str, Any]) -> None:
+    print(f"\nlr {found['lr']:g}; the scores' standard deviation is {found['spread']:.2e}")
+    print(f"{'way':<14}{'Spearman':>10}{'Pearson':>10}{'error/spread':>14}{'sigma':>11}{'within 2 sigma':>16}")
+    for name, way in found["ways"].items():
+        sigma = f"{way['sigma']:>11.1e}{way['within_2_sigma']:>15.0%}" if way["sigma"] is not None else ""
+        print(f"{name:<14}{way['spearman']:>10.4f}{way['pearson']:>10.5f}{way['relative_error']:>14.5f}{sigma}")
+
+
+def draw(found: Sequence[dict[str, Any]]) -> None:
+    from stages.report.draw.charts import Line, lines
+
+    def curve(way: str, colour: str, value: str, *, log: bool) -> Line:
+        points = [(math.log10(each["lr"]), each["ways"][way][value]) for each in found]
+        return Line(way, [(x, math.log10(y) if log else y) for x, y in points], colour)
+
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    rate = "log10 of the step's learning rate"
+    precision = lines(
+        [curve(*each, "spearman", log=False) for each in (("exact", "c"), ("bf16 weights", "b"), ("released", "a"))],
+        x_label=rate,
+        y_label="Spearman correlation with fp64",
+        title="What precision does to the ranking",
+    )
+    linear = lines(
+        [
+            curve(*each, "relative_error", log=True)
+            for each in (("exact", "c"), ("corrected", "d"), ("first_order", "b"))
+        ],
+        x_label=rate,
+        y_label="log10 of error / spread of scores",
+        title="Where first order breaks down",
+    )
+    (FIGURES / "precision.svg").write_text(precision.standalone("precision") + "\n")
+    (FIGURES / "linearisation.svg").write_text(linear.standalone("linearisation") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

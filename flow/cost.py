@@ -1,0 +1,195 @@
+"""What measuring influence would cost by each method, before anything is spent.
+
+Counted in floating-point operations: a forward pass takes 2 P a token, a backward pass twice that, P being the
+student's parameters. A candidate's step is one of each on its tokens; `exact` adds a forward pass over the reference
+rows, `first_order` nothing, `two_stage` a forward pass over some of the rows for the instructions at either end of a
+prompt (stages/influence/settings.py). Adam's update reads the weights, the moments and the reference gradient once a
+candidate, which is bandwidth, not arithmetic.
+
+Counts of rows are upper bounds (every output parses, nothing is dropped); speeds are those of past audits in this
+store, else a guess that says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from flow.graph import Edge, Graph, Node
+from stages.contract.devices import visible_gpus
+from stages.contract.manifest import Manifest
+from stages.models.settings import BUILTIN, ModelSource, installed_folder
+from stages.prepare.settings import BUILTIN as BUNDLED
+from stages.prepare.settings import PrepareSettings, bundled_path
+
+METHODS = ("exact", "two_stage", "first_order")
+MORE_RESPONSES = 4
+
+# Floating-point operations and bytes a second, where no past run tells: two cores of a server, a GPU with TF32.
+_CPU_CORE_FLOPS, _CPU_BYTES = 8e10, 2e10
+_GPU_FLOPS, _GPU_BYTES = 1.5e14, 1.5e12
+_CHARACTERS_A_TOKEN = 4.5
+_UNKNOWN_ROWS, _UNKNOWN_TOKENS = 256, 540  # the paper's reference set
+_TEMPLATE_TOKENS = 40
+_WARMUP_SHARE = 0.2  # what curate takes where a recipe says nothing
+
+
+@dataclass(frozen=True)
+class ProbeCost:
+    """What scoring a run's candidates takes by one method. `seconds` is for one device."""
+
+    node: str
+    method: str
+    chosen: bool
+    responses: int
+    candidates: int
+    flops: float
+    seconds: float
+    assumed: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one device: operations and bytes a second, and where the figures are from."""
+
+    flops: float
+    bytes: float
+    source: str
+
+
+def probe_costs(graph: Graph, past: list[Manifest]) -> list[ProbeCost]:
+    """Each method for each influence node, with the recipe's number of responses and with four.
+
+    Empty where the student's size cannot be known before it is downloaded.
+    """
+    return [cost for node in graph.nodes.values() if node.stage == "influence" for cost in _of(graph, node, past)]
+
+
+def speed(past: list[Manifest]) -> Speed:
+    """As past audits in the store measured it; else by kind of device."""
+    measured = [each for each in past if each.figures.get("flops") and each.ledger.device_seconds]
+    gpus = visible_gpus()
+    if measured:
+        last = max(measured, key=lambda each: each.finished)
+        rate = float(last.figures["flops"]) / last.ledger.device_seconds
+        return Speed(rate, _GPU_BYTES if gpus else _CPU_BYTES, f"the speed of {last.run}'s audit")
+    if gpus:
+        return Speed(_GPU_FLOPS, _GPU_BYTES, "a guess for a GPU: 150 TFLOP/s")
+    cores = len(os.sched_getaffinity(0))
+    return Speed(cores * _CPU_CORE_FLOPS, _CPU_BYTES, f"a guess for {cores} cores: {80 * cores} GFLOP/s")
+
+
+def parameters(source: ModelSource) -> tuple[float, str] | None:
+    """(parameters, how that is known) of a model that is here, or whose name says it."""
+    path = installed_folder(source.model.removeprefix(BUILTIN)) if source.model.startswith(BUILTIN) else None
+    config = (path or Path(source.model)) / "config.json"
+    if config.is_file():
+        return _count(json.loads(config.read_text()), len(source.drop_layers)), "its config"
+    named = re.findall(r"(\d+(?:\.\d+)?)\s*([bm])\b", source.model.lower())
+    if named:
+        number, unit = named[-1]
+        return float(number) * (1e9 if unit == "b" else 1e6), "its name"
+    return None
+
+
+def _count(config: dict[str, Any], dropped: int) -> float:
+    """Parameters of a decoder with gated MLPs, by its Hugging Face config; tied embeddings once."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    head = config.get("head_dim") or hidden // heads
+    query, key = heads * head, (config.get("num_key_value_heads") or heads) * head
+    layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * config.get("intermediate_size", 4 * hidden)
+    embeddings = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return float((config["num_hidden_layers"] - dropped) * layer + embeddings)
+
+
+def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
+    student = _student(graph, node)
+    found = parameters(student) if student else None
+    chain = _chain(graph, node)
+    if found is None or chain is None:
+        return
+    size, known_by = found
+    instructions, curate, responses, prepare = chain
+    rows, row_tokens, reference_by = _reference(prepare)
+    settings = node.settings.model_dump()
+    written = instructions["prompts"] * instructions["samples"]
+    kept = min(written, curate["most_rows"] or written)
+    role = curate["role"]
+    if role != "train":
+        share = curate["warmup_share"] or _WARMUP_SHARE
+        kept = max(0, kept - (curate["warmup_rows"] or round(kept * share)))
+    usual = responses["train_samples"] if role == "train" else responses["samples"]
+    tokens = min(settings["max_tokens"], responses["sampling"]["max_tokens"] + _TEMPLATE_TOKENS)
+    how = speed(past)
+    assumed = f"{size / 1e6:,.0f}M parameters by {known_by}; {reference_by}; {how.source}"
+    counts = [usual, MORE_RESPONSES] if usual < MORE_RESPONSES and role != "train" else [usual]
+    for each, method in product(counts, METHODS):
+        candidates = kept * each
+        step, whole = 6 * size * tokens, 2 * size * rows * min(row_tokens, settings["max_tokens"])
+        moved = (16 + 4 * settings["gradient_groups"]) * size
+        flops = candidates * step + (0.0 if method == "exact" else 3 * whole) + whole
+        seconds = flops / how.flops + candidates * moved / how.bytes
+        ends = _exact_share(settings, instructions["samples"]) if method == "two_stage" else float(method == "exact")
+        part = _pass_share(settings, rows) if method == "two_stage" else 1.0
+        more = candidates * ends * (whole * part + (step if method == "two_stage" else 0.0))
+        chosen = method == settings["method"] and each == usual
+        total, time = flops + more, seconds + more / how.flops
+        yield ProbeCost(node.name, method, chosen, each, candidates, total, time, assumed)
+
+
+def _exact_share(settings: dict[str, Any], samples: int) -> float:
+    """Share of candidates that two_stage looks at twice."""
+    return min(1.0, 2 * int(settings["per_side"]) / samples)
+
+
+def _pass_share(settings: dict[str, Any], rows: int) -> float:
+    """Share of the reference rows that it looks at."""
+    groups, corrected = int(settings["gradient_groups"]), int(settings["corrected_groups"])
+    return corrected / groups if 2 <= groups <= rows and 0 < corrected < groups else 1.0
+
+
+def _student(graph: Graph, node: Node) -> ModelSource | None:
+    """The model that the node's checkpoint was warmed up from."""
+    edge = node.inputs["checkpoint"]
+    student = graph.nodes[edge.node].inputs["student"] if isinstance(edge, Edge) else None
+    return student if isinstance(student, ModelSource) else None
+
+
+def _chain(graph: Graph, node: Node) -> tuple[dict[str, Any], ...] | None:
+    """Settings of the stages that the node's candidates come from: instructions, curate, responses, prepare."""
+    found = []
+    at = node
+    for name, stage in (("rows", "responses"), ("instructions", "curate"), ("instructions", "instructions")):
+        edge = at.inputs.get(name)
+        if not isinstance(edge, Edge) or graph.nodes[edge.node].stage != stage:
+            return None
+        at = graph.nodes[edge.node]
+        found.append(at.settings.model_dump())
+    edge = node.inputs["reference"]
+    if not isinstance(edge, Edge):
+        return None
+    return (*reversed(found), graph.nodes[edge.node].settings.model_dump())
+
+
+def _reference(prepare: dict[str, Any]) -> tuple[int, float, str]:
+    """(rows to probe with, tokens of one, how that is known)."""
+    settings = PrepareSettings.model_validate(prepare)
+    source = settings.reference
+    path = bundled_path(source.uri) if source.uri.startswith(BUNDLED) else Path(source.uri)
+    readable = path.suffix in (".jsonl", ".ndjson") and path.is_file()
+    texts = path.read_text().splitlines()[: source.limit] if readable else []
+    if texts:
+        rows = round(len(texts) * settings.probe_share)
+        tokens = sum(map(len, texts)) / len(texts) / _CHARACTERS_A_TOKEN + _TEMPLATE_TOKENS
+        return max(1, rows), tokens, f"{rows} reference rows of about {tokens:.0f} tokens"
+    rows = round((source.limit or _UNKNOWN_ROWS) * settings.probe_share)
+    return rows, _UNKNOWN_TOKENS, f"{rows} reference rows of {_UNKNOWN_TOKENS} tokens, which is a guess"
