@@ -25,12 +25,14 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads one Parquet file, or some columns of it; a damaged one is a StageError (BAD_DATA)."""
+def read_parquet(source: Path | pa.BufferReader, columns: Sequence[str] | None = None, where: str = "") -> pa.Table:
+    """Reads one Parquet file, or some columns of it; a damaged one is a StageError (BAD_DATA) that says `where`."""
     try:
         # A file of a chunk is small: threads and a dataset of its own would cost more than reading it.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             rows = file.read(list(columns) if columns is not None else None, use_threads=False)
         return rows.select(list(columns)) if columns is not None else rows
     except (pa.ArrowInvalid, OSError) as error:
-        raise StageError(f"not a readable Parquet file: {error}", code=ExitCode.BAD_DATA, where=str(path)) from None
+        raise StageError(
+            f"not a readable Parquet file: {error}", code=ExitCode.BAD_DATA, where=where or str(source)
+        ) from None
