@@ -24,6 +24,7 @@ from typing import Any
 from flow.graph import Edge, Graph, Node
 from stages.contract.devices import visible_gpus
 from stages.contract.manifest import Manifest
+from stages.curate.settings import WARMUP_SHARE
 from stages.models.settings import BUILTIN, ModelSource, installed_folder
 from stages.prepare.settings import BUILTIN as BUNDLED
 from stages.prepare.settings import PrepareSettings, bundled_path
@@ -37,7 +38,6 @@ _GPU_FLOPS, _GPU_BYTES = 1.5e14, 1.5e12
 _CHARACTERS_A_TOKEN = 4.5
 _UNKNOWN_ROWS, _UNKNOWN_TOKENS = 256, 540  # the paper's reference set
 _TEMPLATE_TOKENS = 40
-_WARMUP_SHARE = 0.2  # what curate takes where a recipe says nothing
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
     kept = min(written, curate["most_rows"] or written)
     role = curate["role"]
     if role != "train":
-        share = curate["warmup_share"] or _WARMUP_SHARE
+        share = curate["warmup_share"] or WARMUP_SHARE
         kept = max(0, kept - (curate["warmup_rows"] or round(kept * share)))
     usual = responses["train_samples"] if role == "train" else responses["samples"]
     tokens = min(settings["max_tokens"], responses["sampling"]["max_tokens"] + _TEMPLATE_TOKENS)

@@ -26,6 +26,8 @@ from stages.contract.manifest import (
 from stages.contract.store import Store
 from stages.contract.tables import read_parquet
 
+_MISSING = "a file of the artifact is missing"
+_CHANGED = "the file's bytes are not those that were published"
 _READERS = 8
 _SMALL = 16 << 20  # bytes of a file that is read at once
 
@@ -119,9 +121,9 @@ class Artifact:
         where = f"{self.key}/{file.key}"
         data = self.store.get_or_none(where)
         if data is None:
-            raise self._broken("a file of the artifact is missing", where)
+            raise self._broken(_MISSING, where)
         if len(data) != file.size or sha256(data) != file.sha256:
-            raise self._broken("the file's bytes are not those that were published", where)
+            raise self._broken(_CHANGED, where)
         return data
 
     def _fetched(self, file: File, scratch: Path) -> Path:
@@ -145,9 +147,9 @@ class Artifact:
     def _check(self, file: File, path: Path) -> None:
         where = f"{self.key}/{file.key}"
         if not path.is_file():
-            raise self._broken("a file of the artifact is missing", where)
+            raise self._broken(_MISSING, where)
         if not _intact(file, path):
-            raise self._broken("the file's bytes are not those that were published", where)
+            raise self._broken(_CHANGED, where)
 
     def _broken(self, message: str, key: str) -> StageError:
         return StageError(

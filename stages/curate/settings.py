@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from stages.contract.spec import StageSettings, StageSpec
 
+WARMUP_SHARE = 0.2  # of the kept rows, where a recipe says nothing
+
 
 class CurateSettings(StageSettings):
     """Which instructions are kept, and what for."""

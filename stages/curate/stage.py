@@ -12,7 +12,7 @@ from stages.contract.errors import gate
 from stages.contract.tables import make_table
 from stages.curate.filters import UNSUITABLE_WORDS, Reason, reason_to_drop
 from stages.curate.rouge import deduplicate
-from stages.curate.settings import CurateSettings
+from stages.curate.settings import WARMUP_SHARE, CurateSettings
 from stages.curate.split import first_side
 
 ROWS = pa.schema(
@@ -129,5 +129,5 @@ def _splits(kept: list[Row], settings: CurateSettings) -> dict[str, str]:
     if settings.warmup_rows is not None:
         warmup = first_side(prompts, seed=settings.seed, rows=min(settings.warmup_rows, len(kept) - 1))
     else:
-        warmup = first_side(prompts, seed=settings.seed, share=settings.warmup_share or 0.2)
+        warmup = first_side(prompts, seed=settings.seed, share=settings.warmup_share or WARMUP_SHARE)
     return {each: "warmup" if each in warmup else "candidate" for each in prompts}

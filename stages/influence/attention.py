@@ -1,10 +1,9 @@
 """Variable-length causal attention for packed rows, registered with transformers' attention interface.
 
 `segments`: one scaled_dot_product_attention call an example. It computes no masked block and builds no mask,
-in any dtype on any device, and on the CPU it is faster than one masked call (docs/influence.md has the
-figures). `varlen`: torch's flash kernel for all examples at once; CUDA, fp16 or bf16 only, so gradients
-(fp32) use `segments`. `padded`: the model's own attention on padded rows; for models that bring their own
-attention code.
+in any dtype on any device, and on the CPU it is faster than one masked call. `varlen`: torch's flash kernel for
+all examples at once; CUDA, fp16 or bf16 only, so gradients (fp32) use `segments`. `padded`: the model's own
+attention on padded rows; for models that bring their own attention code.
 
 Shapes: Q query heads, K key-value heads, T tokens of the packed row, D head size.
 """

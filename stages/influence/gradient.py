@@ -3,8 +3,7 @@
 Besides the whole gradient, the gradients of K random groups of reference rows are kept: their dot products
 say how the score differs between parts of the reference set, which is its standard error (scores.py) with K−1
 degrees of freedom (a relative error of about 1/√(2(K−1)): 27 % at K = 8). Memory: K times the parameters, in
-fp32 on a CPU, in bf16 elsewhere (three digits are enough for an error bar). K =
-0 keeps none: the error is NaN.
+fp32 on a CPU, in bf16 elsewhere (three digits are enough for an error bar). K = 0 keeps none: the error is NaN.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The same step is taken and evaluated with the reference rows packed otherwise and every rounding drawn anew, that of
 the candidate's gradient included (dither.py says why other packs alone are not enough); σ is the standard deviation of
-the score. It knows nothing of
-sampling: that is the standard error's part.
+the score. It knows nothing of sampling: that is the standard error's part.
 """
 
 from __future__ import annotations

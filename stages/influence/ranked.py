@@ -20,7 +20,7 @@ from stages.contract.errors import ExitCode, StageError, unforeseen
 from stages.distributed import end_with, free_port, rank_environment, threads_a_rank, use_gloo
 from stages.influence.examples import Example
 from stages.influence.results import ExactResult, FirstOrderResult
-from stages.influence.scorer import Base, Scoring, base_of, noise_of
+from stages.influence.scorer import Base, LocalScorer, Scoring
 
 _READY = "ready"
 _LATE_S = 2.0
@@ -62,7 +62,7 @@ class RankedScorer:
         return self._ask("corrected", example, first)
 
     def correct(self, first: FirstOrderResult, exact: ExactResult) -> tuple[float, float]:
-        return self._ask("correct", first, exact.nll)
+        return self._ask("correct", first, exact)
 
     def noise(self, examples: Sequence[Example], draws: int) -> dict[str, float]:
         return self._ask("noise", list(examples), draws)
@@ -137,11 +137,11 @@ def _serve(connection: Connection, scoring: Scoring, environment: dict[str, str]
     end_with(parent)
     os.environ.update(environment)
     try:
-        prober = _prober(scoring, threads)
+        scorer = _scorer(scoring, threads)
         connection.send(("answer", _READY))
         while True:
             command, arguments = connection.recv()
-            answer = _answer(prober, command, *arguments)
+            answer = getattr(scorer, command)(*arguments)
             connection.send(("answer", answer if environment["RANK"] == "0" else None))
     except EOFError:
         pass
@@ -156,7 +156,7 @@ def _serve(connection: Connection, scoring: Scoring, environment: dict[str, str]
     os._exit(0)
 
 
-def _prober(scoring: Scoring, threads: int) -> Any:
+def _scorer(scoring: Scoring, threads: int) -> LocalScorer:
     import torch
 
     torch.set_num_threads(threads)
@@ -169,19 +169,6 @@ def _prober(scoring: Scoring, threads: int) -> Any:
         torch.cuda.set_device(device)
     deepspeed.init_distributed(dist_backend="gloo" if device.type == "cpu" else "nccl", verbose=False)
 
-    from stages.influence.probe import Prober
-    from stages.influence.state import load_state
     from stages.influence.zero import Zero
 
-    ranks = Zero(device)
-    model = ranks.build(scoring.folder)
-    state = load_state(scoring.folder, model, ranks)
-    return Prober(model, state, scoring.reference, scoring.options, device=device, ranks=ranks)
-
-
-def _answer(prober: Any, command: str, *arguments: Any) -> Any:
-    if command == "base":
-        return base_of(prober)
-    if command == "noise":
-        return noise_of(prober, *arguments)
-    return getattr(prober, command)(*arguments)
+    return LocalScorer(scoring, device=device, ranks=Zero(device))

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.influence.examples import Example
 from stages.influence.results import ExactResult, FirstOrderResult, ProbeOptions
 from stages.influence.scores import Floats
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.influence.zero import Zero
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Base:
     """
 
     nll: Floats
-    tokens: Floats
+    tokens: npt.NDArray[np.int64]
     corrected_rows: list[int]
     sequence_tokens: int
     parameters: int
@@ -68,21 +76,24 @@ class Scorer(Protocol):
 
 
 class LocalScorer:
-    """One process, one device."""
+    """This process: on one device, or as one of the ranks that a student is partitioned over."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: Scoring, *, device: torch.device | None = None, ranks: Zero | None = None) -> None:
         import torch
 
         from stages.influence.probe import Prober
         from stages.influence.state import build_student, load_state
 
-        model = build_student(scoring.folder)
-        state = load_state(scoring.folder, model)
-        device = torch.device(scoring.device)
-        self.prober = Prober(model, state, scoring.reference, scoring.options, device=device)
+        model = (ranks.build if ranks else build_student)(scoring.folder)
+        state = load_state(scoring.folder, model, ranks)
+        device = device or torch.device(scoring.device)
+        self.prober = Prober(model, state, scoring.reference, scoring.options, device=device, ranks=ranks)
 
     def base(self) -> Base:
-        return base_of(self.prober)
+        prober = self.prober
+        parameters = sum(shape.numel() for shape in prober.ranks.shapes(prober.loss.model).values())
+        tokens = sum(len(example.ids) for example in prober.reference)
+        return Base(prober.base_nll, prober.reference_tokens, prober.corrected_rows, tokens, parameters)
 
     def first_orders(self, examples: Sequence[Example]) -> list[FirstOrderResult]:
         return self.prober.first_orders(examples)
@@ -97,19 +108,10 @@ class LocalScorer:
         return self.prober.correct(first, exact.nll)
 
     def noise(self, examples: Sequence[Example], draws: int) -> dict[str, float]:
-        return noise_of(self.prober, examples, draws)
+        from stages.influence.noise import exact_noise, first_order_noise
+
+        first_order = first_order_noise(self.prober, examples)
+        return {"first_order": first_order, **exact_noise(self.prober, examples, draws=draws)}
 
     def close(self) -> None:
         pass
-
-
-def base_of(prober: Any) -> Base:
-    parameters = sum(shape.numel() for shape in prober.ranks.shapes(prober.loss.model).values())
-    tokens = sum(len(example.ids) for example in prober.reference)
-    return Base(prober.base_nll, prober.reference_tokens, prober.corrected_rows, tokens, parameters)
-
-
-def noise_of(prober: Any, examples: Sequence[Example], draws: int) -> dict[str, float]:
-    from stages.influence.noise import exact_noise, first_order_noise
-
-    return {"first_order": first_order_noise(prober, examples), **exact_noise(prober, examples, draws=draws)}
