@@ -1,0 +1,28 @@
+"""From a recipe to nodes and edges: the rounds, the branches, the evaluation, each in a module of its own."""
+
+from __future__ import annotations
+
+from flow.graph.branches import branches
+from flow.graph.builder import Builder
+from flow.graph.evaluation import evaluate, report
+from flow.graph.iteration import Iterated, iterate
+from flow.graph.model import Edge, Graph, Node, Source
+from flow.recipe import RecipeBase
+
+
+def build(recipe: RecipeBase) -> Graph:
+    """The graph of a recipe: `iterations` are unrolled, and every branch of `compare` shares what it can."""
+    builder = Builder(recipe)
+    builder.add("prepare", "prepare", {})
+    last = iterate(builder) if recipe.method == "montessori" else Iterated(recipe.teacher)
+    made = branches(builder, last)
+    evaluate(builder, made)
+    main = made[0]
+    told = report(builder, main.name)
+    outputs = {"dataset": main.dataset.node, "student": main.student.node, "report": told.node}
+    if isinstance(last.teacher, Edge):
+        outputs["teacher"] = last.teacher.node
+    return Graph(recipe.name, builder.nodes, outputs)
+
+
+__all__ = ["Edge", "Graph", "Node", "Source", "build"]
