@@ -6,10 +6,9 @@ from `--set dpo.beta=0.2`, from the environment (`MONTESSORI__DPO__BETA=0.2`), f
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from flow.mistakes import dotted, nearest, told
+from flow.pods import PodsByStage
 from stages.contract.catalog import spec
 from stages.contract.errors import StageError, bad_settings
 from stages.contract.spec import StageSettings
@@ -28,6 +29,7 @@ SECTIONS = (
     "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
     "sft", "evaluate",
 )  # fmt: skip
+MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -39,15 +41,18 @@ class RunSettings(BaseModel):
     shards: dict[str, int] = Field({}, description="shards by stage, such as {influence: 64}; 1 where not named")
     retries: int = Field(3, ge=0, description="failures of one shard that are tried again")
     jobs: int = Field(1, ge=1, description="shards that a local run works on at once")
+    pods: PodsByStage = Field({}, description="what pods ask of a cluster: `default`, and by stage on top of it")
 
     @field_validator("shards")
     @classmethod
     def _known_and_sharded(cls, value: dict[str, int]) -> dict[str, int]:
         for stage, count in value.items():
             if stage not in SECTIONS:
-                raise ValueError(f"there is no stage {stage!r}{_nearest(stage, SECTIONS)}")
+                raise ValueError(f"there is no stage {stage!r}{nearest(stage, SECTIONS)}")
             if count < 1:
                 raise ValueError(f"{stage} needs at least one shard")
+            if count > MOST_SHARDS:
+                raise ValueError(f"{stage} can have {MOST_SHARDS:,} shards at most: a Kubernetes Job's indices")
             if count > 1 and not spec(stage).sharded:
                 raise ValueError(f"{stage} cannot be sharded")
         return value
@@ -93,7 +98,7 @@ class RecipeBase(BaseSettings):
         allowed = ("instructions", "curate", "responses", "influence")
         for section, values in self.fresh.items():
             if section not in allowed:
-                raise ValueError(f"fresh has no section {section!r}{_nearest(section, allowed)}")
+                raise ValueError(f"fresh has no section {section!r}{nearest(section, allowed)}")
             self.fresh_settings(section, values)
         return self
 
@@ -120,7 +125,7 @@ class RecipeBase(BaseSettings):
             return type(base).model_validate(merged)
         except ValidationError as error:
             first = error.errors()[0]
-            raise ValueError(f"fresh.{stage}.{_dotted(first['loc'])}: {first['msg']}") from None
+            raise ValueError(f"fresh.{stage}.{dotted(first['loc'])}: {first['msg']}") from None
 
 
 def recipe_class() -> type[RecipeBase]:
@@ -166,7 +171,7 @@ def check_recipe(data: Mapping[str, Any], overrides: Mapping[str, Any], *, where
     try:
         recipe = FromFile()
     except ValidationError as error:
-        raise bad_settings(_told(error, base), where=where) from None
+        raise bad_settings(told(error, base), where=where) from None
     except Exception as error:  # pydantic-settings wraps an unreadable environment value in its own error
         if type(error).__name__ == "SettingsError":
             raise bad_settings(f"an environment override cannot be read: {error}", where=ENVIRONMENT_PREFIX) from None
@@ -183,7 +188,7 @@ def _check_environment(model: type[BaseModel]) -> None:
         section = name[len(ENVIRONMENT_PREFIX) :].partition("__")[0].lower()
         if section not in model.model_fields:
             known = list(model.model_fields)
-            raise bad_settings(f"unknown key {section!r}{_nearest(section, known)}", where=f"environment: {name}")
+            raise bad_settings(f"unknown key {section!r}{nearest(section, known)}", where=f"environment: {name}")
 
 
 class _Fixed(PydanticBaseSettingsSource):
@@ -272,54 +277,6 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return result
-
-
-def _told(error: ValidationError, model: type[BaseModel]) -> str:
-    """Every mistake on a line of its own, with the nearest known name for an unknown key."""
-    lines = list(_mistakes(error, model))
-    return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
-
-
-def _mistakes(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
-    for each in error.errors():
-        location = each["loc"]
-        if each["type"] == "extra_forbidden":
-            known = _known_keys(model, location[:-1])
-            yield f"{_dotted(location)}: unknown key{_nearest(str(location[-1]), known)}"
-        elif each["type"] == "missing":
-            yield f"{_dotted(location)}: must be given"
-        else:
-            message = each["msg"].removeprefix("Value error, ")
-            value = each.get("input")
-            shown = f", not {value!r}" if isinstance(value, str | int | float | bool) else ""
-            yield f"{_dotted(location)}: {message}{shown}" if location else message
-
-
-def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
-    for part in location:
-        field = current.model_fields.get(part) if _is_model(current) else None
-        current = next((each for each in _types(field.annotation) if _is_model(each)), None) if field else None
-    return list(current.model_fields) if _is_model(current) else []
-
-
-def _is_model(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
-
-
-def _types(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", None) or (annotation,)
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))
-
-
-def _nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
 
 
 __all__ = ["SECTIONS", "RecipeBase", "StageError", "check_recipe", "load_recipe", "merge", "parse_set", "read_yaml"]

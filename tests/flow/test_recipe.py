@@ -52,6 +52,7 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(path: Path) -> N
         ({"student": {"model": "builtin:smollm2", "drop_layer": [1]}}, ["student.drop_layer", "'drop_layers'?"]),
         ({"run": {"shards": {"influense": 4}}}, ["'influense'", "did you mean 'influence'?"]),
         ({"run": {"shards": {"dpo": 4}}}, ["dpo cannot be sharded"]),
+        ({"run": {"shards": {"influence": 100_001}}}, ["influence can have 100,000 shards at most"]),
         ({"fresh": {"dpo": {"beta": 1}}}, ["fresh has no section 'dpo'"]),
         ({"fresh": {"responses": {"sampels": 1}}}, ["fresh.responses.sampels"]),
         ({"compare": ["self-instuct"]}, ["compare.0"]),
