@@ -81,6 +81,11 @@ class RecipeBase(BaseSettings):
     measure: bool = Field(True, description="score the final data of every branch, to compare their influence")
     teacher: ModelSource = Field(description="the model that writes the data")
     student: ModelSource = Field(description="the model that learns from it")
+    judge: ModelSource | None = Field(
+        None,
+        description="the model that judges answers, where a stage has a judge; the teacher as it came if not given. "
+        "A judge behind a server (engine.kind: openai) is named by that stage's engine.model",
+    )
     fresh: dict[str, dict[str, Any]] = Field(
         {}, description="settings of the final data's stages where they differ, by section"
     )

@@ -51,6 +51,8 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
     recipe = check_recipe(data, values, where=str(path))
     check_model(recipe.teacher, f"{path}: teacher.model")
     check_model(recipe.student, f"{path}: student.model")
+    if recipe.judge is not None:
+        check_model(recipe.judge, f"{path}: judge.model")
     opened = open_store(recipe.store)
     settled = {
         "prepare": {

@@ -23,6 +23,7 @@ _READ_BY: dict[str, tuple[EngineKind, ...]] = {
     "model": ("openai",),
     "server": ("openai",),
     "concurrency": ("openai",),
+    "key_variable": ("openai",),
     "attempts": ("openai",),
     "timeout_s": ("openai",),
 }
@@ -36,7 +37,7 @@ class EngineSettings(BaseModel):
     kind: EngineKind = Field(
         "vllm",
         description="vllm (GPU or CPU), transformers (a slow fallback that runs wherever torch does), or openai: "
-        "any server with OpenAI's chat API, its key in OPENAI_API_KEY.",
+        "any server with OpenAI's chat API.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Precision of the weights; auto takes the model's own."
@@ -63,11 +64,18 @@ class EngineSettings(BaseModel):
         description="openai: what the server understands beyond OpenAI's own API. A vllm server continues a begun turn "
         "(prefill), stops at a text and takes top_k and repetition_penalty; for others the begun turn is only a hint.",
     )
+    key_variable: str = resource(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="openai: the environment variable that holds the key, for a judge of another provider than the "
+        "teacher's.",
+    )
     concurrency: int = resource(16, ge=1, description="openai: requests under way at the same time.")
     attempts: int = resource(
-        6,
+        14,
         ge=1,
-        description="openai: tries of one request at 429, 5xx and timeouts, with growing, jittered pauses.",
+        description="openai: tries of one request at 429, 5xx and timeouts, with growing, jittered pauses of up to "
+        "8 s; 14 outlast a server that refuses for a minute.",
     )
     timeout_s: float = resource(300.0, gt=0, description="openai: seconds until one try of a request counts as lost.")
 

@@ -1,4 +1,4 @@
-"""The teacher of a generating stage: loaded when first asked, metered whenever it works."""
+"""The models that write in a stage: loaded when first asked, metered whenever they work."""
 
 from __future__ import annotations
 
@@ -8,26 +8,33 @@ from functools import cached_property
 from stages.contract.context import StageContext
 from stages.generation.engines.base import Engine, open_engine
 from stages.generation.prompts import PromptMaker, chat, templated, untemplated
-from stages.generation.request import Completion, Prompt, Request
-from stages.generation.settings import GenerationSettings
+from stages.generation.request import Completion, Message, Prompt, Request
+from stages.generation.settings import EngineSettings, GenerationSettings
 
 INPUT = "teacher"
 
 
-class Teacher:
-    """Prompts and completions of the input `teacher`. Making one costs nothing; its first prompt loads the engine."""
+class Generator:
+    """Prompts and completions of one input model. Making one costs nothing; its first prompt loads the engine.
 
-    def __init__(self, context: StageContext) -> None:
+    Args:
+        name: the input that is the model. A remote model is the server's: the input then only says which one it is.
+        engine: what runs it.
+        system: the system message of `prompt`; None leaves the chat template's own.
+    """
+
+    def __init__(self, context: StageContext, name: str, engine: EngineSettings, system: str | None = None) -> None:
         self._context = context
-        self._settings: GenerationSettings = context.settings
-        self.digest = context.digest(INPUT)
+        self._name = name
+        self._settings = engine
+        self._system = system
+        self.digest = context.digest(name)
 
     @cached_property
     def _loaded(self) -> tuple[Engine, PromptMaker]:
-        context, settings = self._context, self._settings.engine
+        context, settings = self._context, self._settings
         context.progress.phase("loading")
-        # A remote model is the server's: the input then only says which one it is.
-        folder = None if settings.kind == "openai" else context.model(INPUT)
+        folder = None if settings.kind == "openai" else context.model(self._name)
         with context.meter.phase("load"):
             # The engine comes first: it sets its variables before torch is imported, which the tokenizer does too.
             engine = open_engine(settings, folder)
@@ -37,8 +44,12 @@ class Teacher:
         return engine, make
 
     def prompt(self, user: str, prefill: str = "") -> Prompt:
+        return self.conversation(chat(user, self._system), prefill)
+
+    def conversation(self, messages: Sequence[Message], prefill: str = "") -> Prompt:
+        """A prompt of several turns, the last one the user's."""
         _, make = self._loaded
-        return make(chat(user, self._settings.system), prefill)
+        return make(messages, prefill)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         engine, _ = self._loaded
@@ -46,3 +57,11 @@ class Teacher:
             completions = engine.generate(requests, self._context.check_stop)
         self._context.meter.count(tokens=sum(each.output_tokens for each in completions))
         return completions
+
+
+class Teacher(Generator):
+    """The input `teacher` of a generating stage."""
+
+    def __init__(self, context: StageContext) -> None:
+        settings: GenerationSettings = context.settings
+        super().__init__(context, INPUT, settings.engine, settings.system)

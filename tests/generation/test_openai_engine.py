@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from stages.contract.errors import ExitCode, Interrupted, StageError
-from stages.generation.engines.openai import KEY_VARIABLE, OpenAIEngine
+from stages.generation.engines.openai import OpenAIEngine
 from stages.generation.prompts import chat, untemplated
 from stages.generation.request import Completion, Request
 from stages.generation.settings import EngineSettings, SamplingSettings
 from tests.generation.server import Answer, refuses, says, serving
 
 STOP = "</instruction>"
+KEY_VARIABLE = "OPENAI_API_KEY"
 TEXTS = ("Name a bird.", "Name a fish.", "Name a tree.")
 
 
@@ -139,6 +140,18 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     with serving(lambda *_: says("Yes.")) as server:
         ask(server.url)
     assert server.keys == ["Bearer sesame"]
+
+
+def test_a_judge_of_another_provider_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "open")
+    with serving(lambda *_: says("Yes.")) as server:
+        ask(server.url, key_variable="JUDGE_KEY")
+    assert server.keys == ["Bearer open"]
+
+
+def test_an_answer_without_choices_is_an_empty_one() -> None:
+    with serving(lambda *_: (200, {**says("")[1], "choices": []})) as server:
+        assert ask(server.url)[0].text == ""
 
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:

@@ -12,7 +12,6 @@ from stages.generation.engines.base import CheckStop
 from stages.generation.request import Completion, FinishReason, Request, cut_at_stop, too_long
 from stages.generation.settings import EngineSettings
 
-KEY_VARIABLE = "OPENAI_API_KEY"
 WAKE_S = 1.0  # how often a waiting engine looks whether it should stop
 _TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "context window")
 
@@ -31,7 +30,8 @@ class OpenAIEngine:
         self._settings = settings
         self._client = OpenAI(
             base_url=settings.base_url,
-            api_key=os.environ.get(KEY_VARIABLE) or "none",  # a local server asks for no key; the client insists on one
+            # a local server asks for no key; the client insists on one
+            api_key=os.environ.get(settings.key_variable) or "none",
             max_retries=settings.attempts - 1,
             timeout=settings.timeout_s,
         )
@@ -64,7 +64,7 @@ class OpenAIEngine:
             raise bad_settings(f"the server refuses the request: {error.message}", where=where) from error
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise bad_settings(
-                f"the server refuses the key: {error.message}", where=where, hint=f"set {KEY_VARIABLE}"
+                f"the server refuses the key: {error.message}", where=where, hint=f"set {self._settings.key_variable}"
             ) from error
         except openai.NotFoundError as error:
             raise bad_settings(
@@ -111,6 +111,9 @@ class OpenAIEngine:
 
 
 def _completion(answer: Any, request: Request, *, continued: bool) -> Completion:
+    usage = answer.usage
+    if not answer.choices:  # as some gateways answer a prompt that they filter
+        return Completion("", "stop", usage.prompt_tokens if usage else 0, 0)
     choice = answer.choices[0]
     text = choice.message.content or ""
     reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
@@ -119,5 +122,4 @@ def _completion(answer: Any, request: Request, *, continued: bool) -> Completion
     cut = None if continued else cut_at_stop(text, request.stop)
     if cut is not None:
         text, reason = cut, "stop"
-    usage = answer.usage
     return Completion(text, reason, usage.prompt_tokens if usage else 0, usage.completion_tokens if usage else 0)
