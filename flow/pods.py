@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flow.mistakes import nearest
 from stages.contract.catalog import STAGES, spec
@@ -144,16 +144,10 @@ def pods_for(stage: str, *layers: Mapping[str, PodSettings]) -> PodSettings:
     Args:
         stage: the stage's name; dotted ones have the defaults.
         layers: the cluster's settings, then the recipe's.
-
-    Raises:
-        ValueError: two layers that do not fit together.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
         for name in (DEFAULT, stage):
             if name in layer:
                 merged |= layer[name].model_dump(exclude_unset=True)
-    try:
-        return PodSettings.model_validate(merged)
-    except ValidationError as error:
-        raise ValueError(f"run.pods of {stage}: {error.errors()[0]['msg']}") from None
+    return PodSettings.model_validate(merged)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.models import builtin
 from stages.models.prune import without_layers
-from stages.models.settings import BUILTIN, ModelSource
+from stages.models.settings import BUILTIN, HUB_ID, ModelSource
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # A hub repository often holds the same weights in several formats.
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
