@@ -1,7 +1,7 @@
 """A run's results as a folder that is of use without this project: data set, models, report.
 
-    dataset/train.parquet, train.jsonl, README.md      teacher/, student/      report.html, summary.json, figures/
-    export.json                                        which artifacts these are
+    dataset/train.parquet, train.jsonl, README.md      teacher/, student/
+    report.html, summary.json, figures/, tables/       export.json: which artifacts these are
 
 Everything is written beside its place and renamed into it. Between the first and the last rename export.json says
 `complete: false`, so a reader knows, and the next export does it again. Weights are hard links where the store is a
@@ -34,7 +34,7 @@ from stages.contract.tables import write_parquet
 
 STAMP = "export.json"
 VERSION = 1
-OWNED = ("dataset", "teacher", "student", "report.html", "summary.json", "figures")
+OWNED = ("dataset", "teacher", "student", "report.html", "summary.json", "figures", "tables")
 _CARD = "README.md"
 _PARTIAL = ".partial-"
 _ABANDONED_S = 3600.0

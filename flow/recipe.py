@@ -27,7 +27,7 @@ ENVIRONMENT_PREFIX = "MONTESSORI__"
 # Sections that a user writes; the report's settings are made by the graph.
 SECTIONS = (
     "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
-    "sft", "evaluate",
+    "sft", "evaluate", "evalset", "replies", "winrate", "comparison",
 )  # fmt: skip
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -81,13 +81,21 @@ class RecipeBase(BaseSettings):
     measure: bool = Field(True, description="score the final data of every branch, to compare their influence")
     teacher: ModelSource = Field(description="the model that writes the data")
     student: ModelSource = Field(description="the model that learns from it")
-    judge: ModelSource | None = Field(
+    judge_model: ModelSource | None = Field(
         None,
         description="the model that judges answers, where a stage has a judge; the teacher as it came if not given. "
         "A judge behind a server (engine.kind: openai) is named by that stage's engine.model",
     )
     fresh: dict[str, dict[str, Any]] = Field(
         {}, description="settings of the final data's stages where they differ, by section"
+    )
+    seeds: tuple[int, ...] = Field(
+        (),
+        description="training seeds of the students, such as [1, 2, 3]: every branch's student is trained once with "
+        "each, and intervals are over them as well; none: one student a branch, with sft.seed",
+    )
+    benchmarks: tuple[Literal["winrate"], ...] = Field(
+        (), description="what the students are compared by beside their held-out loss; each has a section"
     )
     run: RunSettings = RunSettings()
 
@@ -96,6 +104,14 @@ class RecipeBase(BaseSettings):
     def _plain_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError("a run's name has lower-case letters, digits and dashes only, at most 40")
+        return value
+
+    @field_validator("seeds", "benchmarks", "compare")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = next((each for each in value if value.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands twice")
         return value
 
     @model_validator(mode="after")

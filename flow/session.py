@@ -16,6 +16,8 @@ from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.contract.store import Store, open_store
 
 DEFAULT_STORE = "file:.montessori"
+# Settings that name rows from outside the store, by section.
+_SOURCES = {"prepare": ("seeds", "reference"), "evalset": ("winrate", "mtbench")}
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
     recipe = check_recipe(data, values, where=str(path))
     check_model(recipe.teacher, f"{path}: teacher.model")
     check_model(recipe.student, f"{path}: student.model")
-    if recipe.judge is not None:
-        check_model(recipe.judge, f"{path}: judge.model")
+    if recipe.judge_model is not None:
+        check_model(recipe.judge_model, f"{path}: judge_model.model")
     opened = open_store(recipe.store)
     settled = {
-        "prepare": {
-            name: settle_source(source, opened if write else None, f"{path}: prepare.{name}.uri")
-            for name in ("seeds", "reference")
-            if (source := _uri(recipe, name)) is not None
+        section: {
+            name: settle_source(source, opened if write else None, f"{path}: {section}.{name}.uri")
+            for name in names
+            if (source := _uri(recipe, section, name)) is not None
         }
+        for section, names in _SOURCES.items()
     }
     recipe = check_recipe(data, merge(values, settled), where=str(path))
     graph = build(recipe)
@@ -68,8 +71,8 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
     return Session(recipe, opened, graph)
 
 
-def _uri(recipe: RecipeBase, name: str) -> str | None:
-    source: Any = getattr(recipe.section("prepare"), name)
+def _uri(recipe: RecipeBase, section: str, name: str) -> str | None:
+    source: Any = getattr(recipe.section(section), name)
     uri = getattr(source, "uri", None)
     return uri if isinstance(uri, str) else None
 

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.iteration import Iterated
 from flow.graph.model import Edge, Source
+from flow.graph.students import Replicas, train
 
 
 @dataclass(frozen=True)
 class Branch:
-    """What one branch leaves: its training rows and its trained student."""
+    """What one branch leaves: its training rows, and its trained student by training seed."""
 
     name: str
     dataset: Edge
-    student: Edge
+    replicas: Replicas
+
+    @property
+    def student(self) -> Edge:
+        """The student that stands for the branch: that of the first seed."""
+        return next(iter(self.replicas.values()))
 
 
 def branches(builder: Builder, last: Iterated) -> list[Branch]:
@@ -58,4 +64,4 @@ def _branch(builder: Builder, name: str, teacher: Source, last: Iterated) -> Bra
             {"rows": rows, "checkpoint": last.checkpoint, "reference": PREPARE, **audit},
             recipe.fresh_settings("influence"),
         )
-    return Branch(name, rows, builder.add(f"{name}.sft", "sft", {"student": recipe.student, "rows": rows}))
+    return Branch(name, rows, train(builder, name, recipe.student, rows))

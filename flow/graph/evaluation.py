@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow.graph.branches import Branch
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
 from stages.contract.catalog import spec
+from stages.evaluate.names import replica
+
+UNTRAINED = "base"
+Students = Mapping[str, Source]
 
 
 def evaluate(builder: Builder, branches: Sequence[Branch]) -> None:
-    """The evaluation of every branch's student beside the untrained one."""
-    students: dict[str, Source] = {"base": builder.recipe.student}
-    students |= {each.name: each.student for each in branches}
+    """Every branch's students and the untrained one by each measure that the recipe names, and all in one table."""
+    students: dict[str, Source] = {UNTRAINED: builder.recipe.student}
+    students |= {replica(each.name, seed): model for each in branches for seed, model in each.replicas.items()}
     named = {f"student.{name}": model for name, model in students.items()}
-    builder.add("evaluate", "evaluate", {**named, "reference": PREPARE})
+    measures = {"losses": builder.add("evaluate", "evaluate", {**named, "reference": PREPARE})}
+    for benchmark in builder.recipe.benchmarks:
+        measures[benchmark] = _judged(builder, benchmark, students)
+    builder.add("comparison", "comparison", measures, _with_baseline(builder, "comparison"))
+
+
+def _judged(builder: Builder, benchmark: str, students: Students) -> Edge:
+    """Questions, every student's replies, and what the judge says of them."""
+    recipe = builder.recipe
+    settings = recipe.section("evalset").model_copy(update={"which": benchmark})
+    questions = builder.add(f"{benchmark}.evalset", "evalset", {"reference": PREPARE}, settings)
+    replies = {
+        f"replies.{name}": builder.add(
+            f"{benchmark}.replies-{name.replace('.', '-')}", "replies", {"questions": questions, "model": model}
+        )
+        for name, model in students.items()
+    }
+    judge = {"judge": recipe.judge_model or recipe.teacher}
+    return builder.add(f"{benchmark}.judge", benchmark, {**replies, **judge}, _with_baseline(builder, benchmark))
+
+
+def _with_baseline(builder: Builder, stage: str) -> Any:
+    """A stage's section; where it compares with one student, that is the first of `compare`, else the untrained one."""
+    settings = builder.recipe.section(stage)
+    if "baseline" not in type(settings).model_fields:
+        return settings
+    return settings.model_copy(update={"baseline": next(iter(builder.recipe.compare), UNTRAINED)})
 
 
 def report(builder: Builder, main: str) -> Edge:

@@ -26,6 +26,10 @@ STAGES = (
     "dpo",
     "sft",
     "evaluate",
+    "evalset",
+    "replies",
+    "winrate",
+    "comparison",
     "report",
 )
 

@@ -18,7 +18,7 @@ class EvaluateSettings(StageSettings):
         "segments",
         description="how packed rows are attended to; padded for models with their own attention code",
     )
-    resamples: int = Field(10_000, ge=100, description="bootstrap resamples of the reference rows")
+    resamples: int = Field(10_000, ge=100, description="bootstrap resamples of reference rows and training seeds")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
     pack_tokens: int = resource(2048, ge=8, description="tokens of one packed forward pass")
@@ -26,7 +26,7 @@ class EvaluateSettings(StageSettings):
 
 SPEC = StageSpec(
     name="evaluate",
-    version=1,
+    version=2,
     settings=EvaluateSettings,
     about="the students' loss on the held-out reference rows, with intervals",
     inputs=("student.*", "reference"),

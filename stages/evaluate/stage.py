@@ -1,4 +1,4 @@
-"""evaluate: students and held-out reference rows → one row a student and reference row: Σ nll and tokens.
+"""evaluate: students and held-out reference rows → one row a student, training seed and reference row: Σ nll, tokens.
 
 The rows are encoded and masked exactly as influence does it (`stages/influence/examples.py`), so the two
 losses are the same quantity on two halves of the reference.
@@ -18,11 +18,20 @@ from stages.contract.errors import bad_data, bad_settings
 from stages.contract.tables import make_table
 from stages.evaluate.bootstrap import Counts, Floats, PairedBootstrap
 from stages.evaluate.compare import compare
+from stages.evaluate.names import split_replica
 from stages.evaluate.settings import EvaluateSettings
 
 PREFIX = "student."
 HELDOUT = "heldout"
-ROWS = pa.schema([("student", pa.string()), ("ref_id", pa.string()), ("nll", pa.float64()), ("tokens", pa.int32())])
+ROWS = pa.schema(
+    [
+        ("student", pa.string()),
+        ("seed", pa.int64()),
+        ("ref_id", pa.string()),
+        ("nll", pa.float64()),
+        ("tokens", pa.int32()),
+    ]
+)
 
 
 def run(context: StageContext) -> None:
@@ -34,18 +43,20 @@ def run(context: StageContext) -> None:
     if not inputs:
         raise bad_settings("there is no student to evaluate", where=context.task.key, hint="name inputs student.NAME")
     context.progress.begin(len(inputs) * len(reference), phase="measuring")
-    losses: dict[str, tuple[Floats, Counts]] = {}
+    losses: dict[str, dict[int | None, tuple[Floats, Counts]]] = {}
     for name in inputs:
         context.check_stop()
-        losses[name.removeprefix(PREFIX)] = _losses(context, context.model(name), reference)
+        student, seed = split_replica(name.removeprefix(PREFIX))
+        losses.setdefault(student, {})[seed] = _losses(context, context.model(name), reference)
         context.progress.advance(len(reference))
         context.meter.count(rows_in=len(reference), rows_kept=len(reference))
     bootstrap = PairedBootstrap(
         len(reference), resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed
     )
     rows: list[dict[str, Any]] = [
-        {"student": student, "ref_id": ref_id, "nll": float(nll), "tokens": int(tokens)}
-        for student, each in losses.items()
+        {"student": student, "seed": seed, "ref_id": ref_id, "nll": float(nll), "tokens": int(tokens)}
+        for student, replicas in losses.items()
+        for seed, each in replicas.items()
         for (ref_id, _, _), nll, tokens in zip(reference, *each, strict=True)
     ]
     with context.meter.phase("compute"):

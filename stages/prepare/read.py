@@ -7,7 +7,7 @@ the source or goes on; a source that is broken as a whole raises.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -41,19 +41,20 @@ class BadRow:
     detail: str
 
 
-def raw_rows(source: Source, store: Store, scratch: Path) -> Iterator[RawRow | BadRow]:
-    """The source's rows, at most `source.limit` of them. `store` is the run's own, for `store:` URIs.
+def raw_rows(source: Source, store: Store, scratch: Path, more: Sequence[str] = ()) -> Iterator[RawRow | BadRow]:
+    """The source's rows, at most `source.limit` of them. `store` is the run's own, for `store:` URIs. Of a table the
+    columns that `source.fields` name are read, and `more`.
 
     Raises:
         StageError: BAD_SETTINGS where there is no such source, BAD_DATA for content of another digest or a
             damaged Parquet file, STORE where a server does not answer.
     """
     if source.uri.startswith(HUB):
-        rows = _hub_rows(source)
+        rows = _hub_rows(source, more)
     else:
         path = local_file(source, store, scratch)
         _check_digest(source, path)
-        rows = _parquet_rows(source, path) if path.suffix == ".parquet" else _json_lines(path)
+        rows = _parquet_rows(source, path, more) if path.suffix == ".parquet" else _json_lines(path)
     return islice(rows, source.limit)
 
 
@@ -123,11 +124,11 @@ def _json_row(number: int, line: bytes, start: int) -> RawRow | BadRow:
     return RawRow(number, values)
 
 
-def _parquet_rows(source: Source, path: Path) -> Iterator[RawRow | BadRow]:
+def _parquet_rows(source: Source, path: Path, more: Sequence[str]) -> Iterator[RawRow | BadRow]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            wanted = [name for name in _wanted(source) if name in file.schema_arrow.names]
+            wanted = [name for name in (*_wanted(source), *more) if name in file.schema_arrow.names]
             for batch in file.iter_batches(columns=wanted, batch_size=4096):
                 for values in batch.to_pylist():
                     number += 1
@@ -138,7 +139,7 @@ def _parquet_rows(source: Source, path: Path) -> Iterator[RawRow | BadRow]:
         raise bad_data(f"text that is not UTF-8 after row {number}: {error.reason}", where=source.shown) from None
 
 
-def _hub_rows(source: Source) -> Iterator[RawRow | BadRow]:
+def _hub_rows(source: Source, more: Sequence[str]) -> Iterator[RawRow | BadRow]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -160,7 +161,7 @@ def _hub_rows(source: Source) -> Iterator[RawRow | BadRow]:
             where=source.shown,
             hint="check the network (HF_ENDPOINT names another hub), or download the rows and name the file",
         ) from None
-    wanted = [column for column in _wanted(source) if column in dataset.column_names]
+    wanted = [column for column in (*_wanted(source), *more) if column in dataset.column_names]
     for number, values in enumerate(dataset.select_columns(wanted), start=1):
         yield RawRow(number, dict(values))
 

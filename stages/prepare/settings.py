@@ -15,7 +15,7 @@ INPUTS = f"{STORE}inputs/"  # a user's file, copied to inputs/SHA256/NAME when t
 S3 = "s3://"
 HUB = "hf:"
 BUNDLED = Path(__file__).parent.parent / "data"
-BUNDLED_NAMES = ("seeds", "reference")
+BUNDLED_NAMES = ("seeds", "reference", "turns")
 FORMATS = (".jsonl", ".ndjson", ".parquet")
 
 
@@ -69,9 +69,7 @@ class Source(BaseModel):
         if self.uri.startswith(BUILTIN):
             name = self.uri.removeprefix(BUILTIN)
             if name not in BUNDLED_NAMES:
-                raise ValueError(
-                    f"there is no {self.uri}; there is {' and '.join(map(BUILTIN.__add__, BUNDLED_NAMES))}"
-                )
+                raise ValueError(f"there is no {self.uri}; there is {', '.join(map(BUILTIN.__add__, BUNDLED_NAMES))}")
         elif PurePosixPath(self.uri).suffix not in FORMATS:
             raise ValueError(f"{self.uri}: expected a name ending in {', '.join(FORMATS)}, or hf:org/name")
         return self

@@ -40,6 +40,11 @@ def render_page(
     )
 
 
+def render_table(title: str, table: Any) -> str:
+    """A `stages.report.compared.Compared` as a page of its own."""
+    return _environment(autoescape=True).get_template("table.html.jinja").render(title=title, table=table)
+
+
 def render_card(header: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """A Hugging Face dataset card: YAML header, then Markdown."""
     template = _environment(autoescape=False).get_template("card.md.jinja")

@@ -25,7 +25,7 @@ class ReportSettings(StageSettings):
 
 SPEC = StageSpec(
     name="report",
-    version=1,
+    version=2,
     settings=ReportSettings,
     about="one HTML page with figures, and the dataset's card",
     inputs=("node.*",),

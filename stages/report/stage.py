@@ -1,4 +1,4 @@
-"""report: every artifact of a run → report.html, README.md (the dataset card), figures/*.svg, summary.json."""
+"""report: every artifact of a run → report.html, README.md (the dataset card), figures/*.svg, tables/, summary.json."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from stages.contract.context import StageContext
 from stages.report.branches import Branches
 from stages.report.card import dataset_card
+from stages.report.compared import Compared
 from stages.report.nodes import Node, Nodes, Row
 from stages.report.page import render_page
 from stages.report.section import Section, Table
 from stages.report.sections import (
     audit,
+    comparison,
     cost,
     filtered,
     influence,
@@ -55,6 +57,7 @@ def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows
         loop.section(nodes),
         influence.section(nodes, branches),
         students.section(nodes, branches),
+        comparison.section(nodes),
         reliability.section(nodes),
         audit.section(nodes),
         pairs.section(nodes, settings.examples),
@@ -79,6 +82,8 @@ def _write(
     for section in sections:
         for figure in section.figures:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg.standalone(figure.name), encoding="utf-8")
+    if (node := nodes.latest("comparison")) is not None:
+        _write_tables(folder / "tables", settings.title, Compared.of(node))
     page = render_page(settings.title, findings, _facts(settings, nodes, rows), sections, settings.recipe)
     (folder / "report.html").write_text(page, encoding="utf-8")
     summary: dict[str, Any] = {
@@ -89,6 +94,13 @@ def _write(
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_tables(folder: Path, title: str, compared: Compared) -> None:
+    folder.mkdir()
+    forms = {"html": compared.as_html(title), "csv": compared.as_csv(), "tex": compared.as_latex()}
+    for form, text in forms.items():
+        (folder / f"comparison.{form}").write_text(text, encoding="utf-8")
 
 
 def _write_card(

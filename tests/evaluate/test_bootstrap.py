@@ -17,7 +17,7 @@ BOOTSTRAP = PairedBootstrap(ROWS, resamples=2000, confidence=0.95, seed=0)
 
 
 def test_a_small_difference_shows_only_because_rows_are_paired() -> None:
-    figures = compare({"better": BETTER, "base": BASE}, BOOTSTRAP)
+    figures = compare({"better": {None: BETTER}, "base": {None: BASE}}, BOOTSTRAP)
     (difference,) = figures["differences"]
     assert (difference["first"], difference["second"]) == ("better", "base")
     assert -0.015 < difference["low"] < difference["value"] < difference["high"] < -0.005
@@ -26,7 +26,7 @@ def test_a_small_difference_shows_only_because_rows_are_paired() -> None:
 
 
 def test_no_difference_has_an_interval_around_zero() -> None:
-    (difference,) = compare({"same": SAME, "base": BASE}, BOOTSTRAP)["differences"]
+    (difference,) = compare({"same": {None: SAME}, "base": {None: BASE}}, BOOTSTRAP)["differences"]
     assert difference["low"] < 0 < difference["high"]
 
 
@@ -47,5 +47,36 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
 
 
 def test_students_of_different_tokenizers_are_not_compared() -> None:
-    figures = compare({"base": BASE, "foreign": (BASE[0], TOKENS_R + 1)}, BOOTSTRAP)
+    figures = compare({"base": {None: BASE}, "foreign": {None: (BASE[0], TOKENS_R + 1)}}, BOOTSTRAP)
     assert figures["differences"] == [] and set(figures["students"]) == {"base", "foreign"}
+
+
+SPREAD = 0.02  # of a student's loss from one training seed to the next
+
+
+def replicas(gain: float, seeds: int, random: np.random.Generator) -> dict[int | None, tuple[np.ndarray, np.ndarray]]:
+    """A student trained `seeds` times: each replica is as far off as its seed made it, on all rows alike."""
+    return {
+        seed: ((LOSS_R - gain + random.normal(0, SPREAD) + random.normal(0, 0.01, ROWS)) * TOKENS_R, TOKENS_R)
+        for seed in range(seeds)
+    }
+
+
+def test_the_spread_between_training_seeds_widens_the_interval() -> None:
+    random = np.random.default_rng(5)
+    one, four = ({"tailored": replicas(0.0, n, random), "base": {None: BASE}} for n in (1, 4))
+    narrow, wide = (compare(each, BOOTSTRAP)["differences"][0] for each in (one, four))
+    assert narrow["high"] - narrow["low"] < 0.01  # over rows alone
+    assert wide["high"] - wide["low"] > 0.01
+    assert [each["seed"] for each in compare(four, BOOTSTRAP)["students"]["tailored"]["seeds"]] == [0, 1, 2, 3]
+
+
+def test_intervals_over_rows_and_seeds_contain_the_truth_about_as_often_as_they_say() -> None:
+    gain, hits, tries = 0.01, 0, 60
+    bootstrap = PairedBootstrap(ROWS, resamples=200, confidence=0.95, seed=0)
+    for n in range(tries):
+        random = np.random.default_rng([9, n])
+        students = {"tailored": replicas(gain, 4, random), "other": replicas(0.0, 4, random)}
+        (found,) = compare(students, bootstrap)["differences"]
+        hits += found["low"] <= -gain <= found["high"]
+    assert 0.84 <= hits / tries <= 0.99

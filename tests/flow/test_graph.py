@@ -22,7 +22,7 @@ def graph(folder: Path, **changes: Any) -> Graph:
 def test_one_iteration_is_the_papers_loop(tmp_path: Path) -> None:
     names = list(graph(tmp_path).nodes)
     expected = ["prepare", *(f"it1.{each}" for each in LOOP), *(f"tailored.{each}" for each in DATA)]
-    assert names == [*expected, "evaluate", "report"]
+    assert names == [*expected, "evaluate", "comparison", "report"]
 
 
 def test_every_node_comes_after_what_it_needs_and_has_what_its_stage_asks_for(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_baseline_recipe_probes_nothing(tmp_path: Path) -> None:
     found = graph(tmp_path, method="self-instruct")
     assert list(found.nodes) == [
         "prepare", "self-instruct.instructions", "self-instruct.curate", "self-instruct.responses",
-        "self-instruct.sft", "evaluate", "report",
+        "self-instruct.sft", "evaluate", "comparison", "report",
     ]  # fmt: skip
     assert "teacher" not in found.outputs
 
@@ -90,3 +90,30 @@ def test_downstream_is_all_that_is_made_from_a_node(tmp_path: Path) -> None:
     found = graph(tmp_path).downstream("it1.pairs")
     assert found[:2] == ("it1.pairs", "it1.dpo")
     assert "tailored.sft" in found and "report" in found and "it1.influence" not in found
+
+
+def test_seeds_train_replicas_of_every_branch_and_all_are_evaluated(tmp_path: Path) -> None:
+    found = graph(tmp_path, compare=["self-instruct"], seeds=[1, 2])
+    assert [name for name in found.nodes if ".sft" in name] == [
+        "tailored.sft-1", "tailored.sft-2", "self-instruct.sft-1", "self-instruct.sft-2",
+    ]  # fmt: skip
+    assert found.nodes["tailored.sft-2"].settings.seed == 2  # type: ignore[attr-defined]
+    assert found.nodes["evaluate"].inputs["student.self-instruct.seed-2"] == Edge("self-instruct.sft-2")
+    assert found.outputs["student"] == "tailored.sft-1"
+
+
+def test_a_judged_benchmark_asks_every_student_and_compares_with_the_first_sibling(tmp_path: Path) -> None:
+    found = graph(tmp_path, compare=["self-instruct"], benchmarks=["winrate"])
+    judge = found.nodes["winrate.judge"]
+    assert set(judge.inputs) == {"replies.base", "replies.tailored", "replies.self-instruct", "judge"}
+    assert judge.settings.baseline == "self-instruct"  # type: ignore[attr-defined]
+    assert found.nodes["winrate.replies-tailored"].inputs["model"] == Edge("tailored.sft")
+    assert found.nodes["comparison"].inputs == {"losses": Edge("evaluate"), "winrate": Edge("winrate.judge")}
+
+
+def test_without_a_judge_model_the_teacher_judges(tmp_path: Path) -> None:
+    other = {"model": "org/judge"}
+    own = graph(tmp_path, benchmarks=["winrate"]).nodes["winrate.judge"].inputs["judge"]
+    named = graph(tmp_path, benchmarks=["winrate"], judge_model=other).nodes["winrate.judge"].inputs["judge"]
+    assert isinstance(own, ModelSource) and isinstance(named, ModelSource)
+    assert own.model != "org/judge" and named.model == "org/judge"

@@ -241,7 +241,7 @@ def test_a_damaged_parquet_file_is_named(file_store: Store, tmp_path: Path, refe
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"uri": "builtin:sedes"}, "there is builtin:seeds and builtin:reference"),
+        ({"uri": "builtin:sedes"}, "there is builtin:seeds, builtin:reference, builtin:turns"),
         ({"uri": "seeds.csv"}, "expected a name ending in .jsonl"),
         ({"uri": "seeds.jsonl", "revision": "main"}, "revision is for hf: datasets only"),
         ({"uri": "hf:org/name", "digest": "0" * 64}, "pinned by revision"),

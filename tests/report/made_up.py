@@ -238,6 +238,22 @@ class _Maker:
         figures = {"students": students, "differences": differences, "confidence": 0.95}
         self.add("evaluate", inputs, {"rows": rows}, figures)
 
+    def comparison(self, branches: list[str], gain: float) -> None:
+        names = ["base", "self-instruct", *(name for name in branches if name != "self-instruct")]
+        cells = [
+            _cell("loss", name, {"base": 5.0031, "tailored": 4.2522 - gain}.get(name, 4.2522), best=name == "tailored")
+            for name in names
+        ]
+        cells += [
+            _cell("lc_winrate", name, 58.25 if name == "tailored" else 50.0, best=name == "tailored") for name in names
+        ]
+        cells += [_cell("mtbench", name, 2.0, best=False) for name in names[:-1]]
+        figures = {
+            "baseline": "self-instruct", "confidence": 0.95,
+            "read": {"winrate": {"rows": 62, "reasons": {"no_verdict": 3}}, "losses": {"rows": 93, "reasons": {}}},
+        }  # fmt: skip
+        self.add("comparison", {"losses": "evaluate"}, {"cells": cells}, figures)
+
     def _instruction(self, prompt: int, sample: int, teacher: str) -> Row:
         prompt_id = content_id("prompt", prompt)
         text = f"{VERBS[sample % 5]} {TOPICS[prompt % 5]}, number {prompt}."
@@ -306,6 +322,7 @@ def made_up_run(
         maker.influence(branch, shift=shift if branch == "tailored" else 0.0)
         maker.trained(f"{branch}.sft", {"student": None, "rows": f"{branch}.responses"}, folders[branch], 5.0, 4.2)
     maker.evaluate(["tailored", "self-instruct"], gain)
+    maker.comparison(["tailored", "self-instruct"], gain)
     return MadeUpRun(maker.artifacts, maker.inputs, folders)
 
 
@@ -323,6 +340,19 @@ def _table(rows: list[Row]) -> pa.Table:
 def _dropped(row: Row, reason: str, detail: str, score: float | None) -> Row:
     return {"instruction_id": row["instruction_id"], "instruction": row["instruction"]} | {
         "reason": reason, "detail": detail, "score": score,
+    }  # fmt: skip
+
+
+_TITLES = {"loss": "held-out loss", "lc_winrate": "LC win rate", "mtbench": "MT-Bench"}
+
+
+def _cell(measure: str, student: str, value: float, *, best: bool) -> Row:
+    return {
+        "measure": measure, "title": _TITLES[measure], "better": "lower" if measure == "loss" else "higher",
+        "decimals": {"loss": 4, "lc_winrate": 1}.get(measure, 2), "note": "31 questions.", "student": student,
+        "value": value, "low": value - 0.2, "high": value + 0.2, "items": 31, "seeds": 1, "best": best,
+        "like_best": None if best else student == "self-instruct",
+        "like_baseline": None if student == "self-instruct" else student == "tailored",
     }  # fmt: skip
 
 

@@ -18,7 +18,18 @@ from tests.report.made_up import MadeUpRun, made_up_run
 from tests.support import run_stage
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
-SECTIONS = ("loop", "influence", "students", "reliability", "audit", "pairs", "filtered", "training", "cost")
+SECTIONS = (
+    "loop",
+    "influence",
+    "students",
+    "comparison",
+    "reliability",
+    "audit",
+    "pairs",
+    "filtered",
+    "training",
+    "cost",
+)
 FIGURES = {
     "loop", "influence", "helpful", "students", "differences", "reliability", "reliability-by-responses", "audit",
     "loss-warmup", "loss-dpo", "loss-sft",
@@ -149,9 +160,10 @@ def test_the_card_has_a_header_that_loads_the_data(made: tuple[Store, MadeUpRun,
         (("audit",), "This run has no audit"),
         (("influence",), "This run measured no influence."),
         (("evaluate",), "This run evaluated no student."),
+        (("comparison",), "This run compared no students."),
         (("it1.", "tailored.influence", "self-instruct.influence"), "This run averaged no scores"),
         (("warmup", "dpo", "sft"), "Nothing was trained in this run."),
-        (("it1", "self-instruct", "tailored", "evaluate"), "This run compared nothing"),
+        (("it1", "self-instruct", "tailored", "evaluate", "comparison"), "This run compared nothing"),
     ],
 )
 def test_a_run_without_some_nodes_gets_a_sentence_instead(

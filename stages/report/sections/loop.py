@@ -13,6 +13,7 @@ _ROWS = {
     "aggregate": (("rows", "mean"),),
     "evaluate": (("rows", "loss", "losses"),),
     "audit": (("rows", "row"),),
+    "comparison": (("cells", "cell"),),
 }
 
 

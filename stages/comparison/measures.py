@@ -1,0 +1,161 @@
+"""One measure of all students: values, and their paired resamples.
+
+Shapes: N training seeds, R questions, S resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+
+from stages.comparison.grid import Grid, Row, grid
+from stages.comparison.length import features, fit, logistic
+from stages.comparison.settings import ComparisonSettings
+from stages.evaluate.bootstrap import Floats, PairedBootstrap, token_mean
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A student's value, its resamples [S], over how many questions and seeds. `unit` tells what it can be compared
+    with: two students of other units have no difference."""
+
+    value: float
+    resampled: Floats
+    items: int
+    seeds: int
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table: a measure of every student that has one. `note` says what is to be known of it."""
+
+    name: str
+    title: str
+    better: Better
+    decimals: int
+    scores: Mapping[str, Score]
+    note: str = ""
+
+
+def bootstrap(settings: ComparisonSettings, rows: int) -> PairedBootstrap:
+    return PairedBootstrap(rows, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed)
+
+
+def losses(rows: Iterable[Row], settings: ComparisonSettings) -> Measure | None:
+    """Held-out loss per token, from the rows of `evaluate`. Unequal tokenizers are unequal units."""
+    listed = list(rows)
+    nll, tokens = grid(listed, "ref_id", "nll"), grid(listed, "ref_id", "tokens")
+    if not nll.items:
+        return None
+    draw = bootstrap(settings, len(nll.items))
+    scores = {}
+    for student, nll_NR in nll.values.items():
+        tokens_R = tokens.values[student][0].astype(np.int64)
+        value = token_mean(nll_NR.mean(axis=0), tokens_R)
+        resampled = draw.replica_means(student, nll_NR, tokens_R)
+        scores[student] = Score(value, resampled, len(nll.items), len(nll_NR), str(crc32(tokens_R.tobytes())))
+    return Measure("loss", "held-out loss", "lower", 4, scores, "nats per token, on reference rows that nothing saw")
+
+
+def means(
+    name: str,
+    title: str,
+    values: Grid,
+    settings: ComparisonSettings,
+    *,
+    decimals: int,
+    factor: float = 1,
+    note: str = "",
+) -> Measure | None:
+    """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares."""
+    if not values.items:
+        return None
+    draw = bootstrap(settings, len(values.items))
+    ones_R = np.ones(len(values.items), dtype=np.int64)
+    scores = {
+        student: Score(
+            factor * float(each_NR.mean()),
+            factor * draw.replica_means(student, each_NR, ones_R),
+            len(values.items),
+            len(each_NR),
+        )
+        for student, each_NR in values.values.items()
+    }
+    return Measure(name, title, "higher", decimals, scores, " ".join(filter(None, [note, _left_out(values)])))
+
+
+def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
+    """Length-controlled and plain win rate against the baseline, from the rows of `winrate`."""
+    pairs = preferences(rows)
+    preferred, delta = grid(pairs, "question_id", "preference"), grid(pairs, "question_id", "delta")
+    against = f"against {settings.baseline}"
+    plain = means("winrate", "win rate", preferred, settings, decimals=1, factor=100, note=f"per cent {against}.")
+    if plain is None:
+        return []
+    places = [delta.items.index(each) for each in preferred.items]
+    controlled = {
+        student: _controlled(student, y_NR, delta.values[student][:, places], settings)
+        for student, y_NR in preferred.values.items()
+    }
+    note = f"per cent {against}, at equal length (AlpacaEval 2's regression)."
+    measured = Measure("lc_winrate", "LC win rate", "higher", 1, controlled, note)
+    return [_with_baseline(each, settings) for each in (measured, plain)]
+
+
+def preferences(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One row a comparison out of one row an order: the mean of both verdicts (1 the student, ½ a tie, 0 the baseline),
+    None where one of the two could not be read."""
+    worth = {"student": 1.0, "tie": 0.5, "baseline": 0.0}
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["student"], row["seed"], row["question_id"]), []).append(row)
+    return [
+        {
+            "student": student,
+            "seed": seed,
+            "question_id": question,
+            "preference": None
+            if any(each["verdict"] is None for each in orders)
+            else sum(worth[each["verdict"]] for each in orders) / len(orders),
+            "delta": orders[0]["student_length"] - orders[0]["baseline_length"],
+        }
+        for (student, seed, question), orders in found.items()
+    ]
+
+
+def _controlled(student: str, y_NR: Floats, delta_NR: Floats, settings: ComparisonSettings) -> Score:
+    seeds, questions = y_NR.shape
+    draw = bootstrap(settings, questions)
+    x_OK, y_O = features(delta_NR.ravel()), y_NR.ravel()
+    weight_SN = draw.seed_weights(student, seeds)
+    thetas, done = [], 0
+    for counts_SR in draw.draws():
+        block_SN = weight_SN[done : done + len(counts_SR)]
+        weight_SO = (block_SN[:, :, None] * counts_SR[:, None, :]).reshape(len(counts_SR), -1)
+        thetas.append(fit(x_OK, y_O, weight_SO, length_prior=settings.length_prior)[:, 0])
+        done += len(counts_SR)
+    even = np.full((1, seeds * questions), 1 / seeds)
+    value = float(logistic(fit(x_OK, y_O, even, length_prior=settings.length_prior)[:, 0])[0])
+    return Score(100 * value, 100 * logistic(np.concatenate(thetas)), questions, seeds)
+
+
+def _with_baseline(measure: Measure, settings: ComparisonSettings) -> Measure:
+    """The baseline against itself is 50 by construction."""
+    first = next(iter(measure.scores.values()))
+    half = Score(50.0, np.full(settings.resamples, 50.0), first.items, 1)
+    scores = {**measure.scores, settings.baseline: half}
+    return Measure(measure.name, measure.title, measure.better, measure.decimals, scores, measure.note)
+
+
+def _left_out(values: Grid) -> str:
+    if not values.left_out:
+        return ""
+    total = values.left_out + len(values.items)
+    return f"{values.left_out} of {total} questions count for nobody: a student or seed has no value for them."

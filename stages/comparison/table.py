@@ -1,0 +1,118 @@
+"""Measures as cells: values with intervals, the best of each column, and what cannot be told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import pyarrow as pa
+
+from stages.comparison.measures import Measure, Score
+from stages.comparison.settings import ComparisonSettings
+from stages.evaluate.bootstrap import Interval, PairedBootstrap
+
+CELLS = pa.schema(
+    [
+        ("measure", pa.string()),
+        ("title", pa.string()),
+        ("better", pa.string()),
+        ("decimals", pa.int32()),
+        ("note", pa.string()),
+        ("student", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("items", pa.int64()),
+        ("seeds", pa.int64()),
+        ("best", pa.bool_()),
+        ("like_best", pa.bool_()),
+        ("like_baseline", pa.bool_()),
+    ]
+)
+DIFFERENCES = pa.schema(
+    [
+        ("measure", pa.string()),
+        ("first", pa.string()),
+        ("second", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+Row = dict[str, Any]
+
+
+class Marker:
+    """Says of two scores whether their paired interval excludes 0."""
+
+    def __init__(self, settings: ComparisonSettings) -> None:
+        self._bootstrap = PairedBootstrap(
+            1, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed
+        )
+
+    def interval(self, score: Score) -> Interval:
+        return self._bootstrap.interval(score.value, score.resampled)
+
+    def difference(self, first: Score, second: Score) -> Interval | None:
+        """First minus second; None where they have no common unit."""
+        if first.unit != second.unit:
+            return None
+        return self._bootstrap.interval(first.value - second.value, first.resampled - second.resampled)
+
+    def alike(self, first: Score, second: Score) -> bool:
+        """Whether the two cannot be told apart. Those without a common unit are no likeness."""
+        found = self.difference(first, second)
+        return found is not None and found.includes_zero
+
+
+def cells(measure: Measure, baseline: str, marker: Marker) -> list[Row]:
+    """One row a student: its value, and its likeness with the column's best and with the baseline (None of itself, and
+    where there is no baseline)."""
+    sign = -1 if measure.better == "lower" else 1
+    best = max(measure.scores, key=lambda name: sign * measure.scores[name].value)
+    base = measure.scores.get(baseline)
+    rows = []
+    for student, score in measure.scores.items():
+        interval = marker.interval(score)
+        rows.append(
+            {
+                **{name: getattr(measure, name) for name in ("title", "better", "decimals", "note")},
+                "measure": measure.name,
+                "student": student,
+                "value": score.value,
+                "low": interval.low,
+                "high": interval.high,
+                "items": score.items,
+                "seeds": score.seeds,
+                "best": student == best,
+                "like_best": None if student == best else marker.alike(score, measure.scores[best]),
+                "like_baseline": None if base is None or student == baseline else marker.alike(score, base),
+            }
+        )
+    return rows
+
+
+def differences(measure: Measure, marker: Marker) -> list[Row]:
+    """Every two students of a column, the first minus the second."""
+    rows = []
+    for first, second in combinations(measure.scores, 2):
+        found = marker.difference(measure.scores[first], measure.scores[second])
+        if found is not None:
+            rows.append(
+                {
+                    "measure": measure.name,
+                    "first": first,
+                    "second": second,
+                    "value": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+    return rows
+
+
+def ordered(names: Sequence[str], baseline: str) -> list[str]:
+    """Students as a table lists them: the untrained one, the baseline, the others in the order given."""
+    first = [name for name in ("base", baseline) if name in names]
+    return list(dict.fromkeys([*first, *names]))

@@ -1,0 +1,1 @@
+"""The questions that students are compared on."""

@@ -1,0 +1,1 @@
+"""A student answers questions, turn by turn: what judges then look at."""

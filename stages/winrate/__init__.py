@@ -1,0 +1,1 @@
+"""A judge compares two students' answers, in both orders."""

@@ -1,0 +1,125 @@
+"""Measures and their table: what is paired, what is left out, what is marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.comparison.grid import grid
+from stages.comparison.measures import Measure, losses, means, preferences, win_rates
+from stages.comparison.settings import ComparisonSettings
+from stages.comparison.table import Marker, cells, differences
+
+SETTINGS = ComparisonSettings(baseline="self-instruct", resamples=800)
+MARKER = Marker(SETTINGS)
+QUESTIONS = 120
+LEVEL_R = np.random.default_rng(0).normal(5, 2, QUESTIONS)  # questions differ more than students
+Rows = list[dict[str, Any]]
+
+
+def grades(student: str, gain: float, *, seed: int | None = None) -> Rows:
+    random = np.random.default_rng([len(student), seed or 0])
+    return [
+        {"student": student, "seed": seed, "question_id": f"q{n}", "grade": level + gain + random.normal(0, 0.3)}
+        for n, level in enumerate(LEVEL_R)
+    ]
+
+
+def measured(rows: Rows) -> Measure:
+    found = means("mtbench", "MT-Bench", grid(rows, "question_id", "grade"), SETTINGS, decimals=2)
+    assert found is not None
+    return found
+
+
+def by_student(measure: Measure) -> dict[str, dict[str, Any]]:
+    return {row["student"]: row for row in cells(measure, SETTINGS.baseline, MARKER)}
+
+
+def test_cells_that_cannot_be_told_apart_are_marked() -> None:
+    rows = grades("tailored", 0.5) + grades("self-instruct", 0.0) + grades("random", 0.5)
+    for row in rows[-QUESTIONS:]:
+        row["grade"] -= 0.01
+    found = by_student(measured(rows))
+    best = next(name for name, row in found.items() if row["best"])
+    other = {"tailored": "random", "random": "tailored"}[best]
+    assert found[best]["like_best"] is None and found[best]["like_baseline"] is False
+    assert found[other]["like_best"] is True and found[other]["like_baseline"] is False
+    assert found["self-instruct"]["like_best"] is False and found["self-instruct"]["like_baseline"] is None
+    assert found[best]["low"] < found["self-instruct"]["high"]  # the intervals alone would not show it
+
+
+def test_where_less_is_better_the_least_is_the_best() -> None:
+    rows = [
+        {"student": student, "seed": None, "ref_id": f"r{n}", "nll": 100.0 * loss, "tokens": 100}
+        for student, loss in (("base", 3.0), ("tailored", 2.0))
+        for n in range(10)
+    ]
+    measure = losses(rows, SETTINGS)
+    assert measure is not None
+    assert [row["student"] for row in cells(measure, "base", MARKER) if row["best"]] == ["tailored"]
+
+
+def test_students_of_different_tokenizers_have_cells_but_no_likeness() -> None:
+    rows = [
+        {"student": student, "seed": None, "ref_id": f"r{n}", "nll": 100.0, "tokens": tokens}
+        for student, tokens in (("base", 100), ("foreign", 90))
+        for n in range(10)
+    ]
+    measure = losses(rows, SETTINGS)
+    assert measure is not None
+    assert differences(measure, MARKER) == []
+    assert not any(row["like_best"] for row in cells(measure, "base", MARKER))
+
+
+def test_a_question_without_a_grade_counts_for_nobody_and_is_stated() -> None:
+    rows = grades("tailored", 0.5) + grades("self-instruct", 0.0)
+    rows[7]["grade"] = None
+    measure = measured(rows)
+    assert {score.items for score in measure.scores.values()} == {QUESTIONS - 1}
+    assert "1 of 120 questions count for nobody" in measure.note
+
+
+def test_replicas_are_averaged_and_their_spread_widens_the_interval() -> None:
+    base = grades("self-instruct", 0.0)
+    rows = [row for n, shift in enumerate((-0.4, 0.0, 0.4)) for row in grades("tailored", 0.5 + shift, seed=n)]
+    (spread,) = differences(measured(rows + base), MARKER)
+    (alone,) = differences(measured(grades("tailored", 0.5) + base), MARKER)
+    assert spread["value"] == pytest.approx(0.5, abs=0.1)
+    assert spread["high"] - spread["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def verdicts(student: str, outcomes: list[tuple[str | None, str | None]]) -> Rows:
+    """Verdicts of both orders, a question each."""
+    return [
+        {"student": student, "seed": None, "question_id": f"q{n}", "first": first, "verdict": verdict}
+        | {"student_length": 100 + n % 7, "baseline_length": 100}
+        for n, pair in enumerate(outcomes)
+        for first, verdict in zip(("student", "baseline"), pair, strict=True)
+    ]
+
+
+def test_a_comparison_is_the_mean_of_both_orders() -> None:
+    rows = verdicts("a", [("student", "student"), ("student", "baseline"), ("tie", "student"), ("student", None)])
+    assert [each["preference"] for each in preferences(rows)] == [1.0, 0.5, 0.75, None]
+
+
+def test_a_verdict_that_cannot_be_read_is_no_loss() -> None:
+    rows = verdicts("tailored", [("student", "student")] * 20 + [(None, "student")] * 20)
+    plain = next(each for each in win_rates(rows, SETTINGS) if each.name == "winrate")
+    assert plain.scores["tailored"].value == 100.0
+    assert plain.scores["tailored"].items == 20
+    assert "20 of 40 questions" in plain.note
+
+
+def test_the_baseline_has_half_by_construction() -> None:
+    for measure in win_rates(verdicts("tailored", [("student", "baseline"), ("student", "student")] * 30), SETTINGS):
+        assert measure.scores["self-instruct"].value == 50.0
+        found = by_student(measure)["tailored"]
+        assert found["like_baseline"] is False
+        assert found["low"] < measure.scores["tailored"].value < found["high"]
+
+
+def test_where_no_question_has_all_verdicts_there_is_no_rate() -> None:
+    assert win_rates(verdicts("tailored", [(None, None)] * 5), SETTINGS) == []
