@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -66,9 +67,8 @@ class EngineSettings(BaseModel):
     )
     key_variable: str = resource(
         "OPENAI_API_KEY",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="openai: the environment variable that holds the key, for a judge of another provider than the "
-        "teacher's.",
+        "teacher's; its name ends in _API_KEY.",
     )
     concurrency: int = resource(16, ge=1, description="openai: requests under way at the same time.")
     attempts: int = resource(
@@ -85,6 +85,14 @@ class EngineSettings(BaseModel):
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError("expected an address that starts with http:// or https://")
         return url
+
+    @field_validator("key_variable")
+    @classmethod
+    def _no_other_secret(cls, name: str) -> str:
+        # A recipe names the server too: it must not be able to have a pod's store keys sent there.
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*_API_KEY", name):
+            raise ValueError("expected the name of an environment variable that ends in _API_KEY")
+        return name
 
     @model_validator(mode="after")
     def _fits_the_engine(self) -> EngineSettings:

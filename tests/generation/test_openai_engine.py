@@ -143,9 +143,9 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_judge_of_another_provider_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JUDGE_KEY", "open")
+    monkeypatch.setenv("JUDGE_API_KEY", "open")
     with serving(lambda *_: says("Yes.")) as server:
-        ask(server.url, key_variable="JUDGE_KEY")
+        ask(server.url, key_variable="JUDGE_API_KEY")
     assert server.keys == ["Bearer open"]
 
 

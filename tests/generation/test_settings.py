@@ -15,6 +15,7 @@ REFUSED: dict[str, tuple[type[Any], dict[str, Any], str]] = {
     "an openai engine without address": (EngineSettings, {"kind": "openai", "model": "m"}, "base_url"),
     "an address without scheme": (EngineSettings, SERVER | {"base_url": "localhost:1"}, "http://"),
     "another engine's setting": (EngineSettings, {"kind": "transformers", "kv_cache_gib": 2}, "kv_cache_gib"),
+    "a key that is the store's": (EngineSettings, SERVER | {"key_variable": "AWS_SECRET_ACCESS_KEY"}, "_API_KEY"),
     "a model without server": (EngineSettings, {"model": "gpt-4o"}, "model is a setting of openai"),
     "top_k for OpenAI": (GenerationSettings, {"engine": SERVER, "sampling": {"top_k": 5}}, "top_k"),
     "a template without examples": (InstructionsSettings, {"template": "Write!", "prefill": ""}, "neither template"),
