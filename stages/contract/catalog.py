@@ -30,6 +30,15 @@ STAGES = (
     "replies",
     "winrate",
     "comparison",
+    "tasks",
+    "questions",
+    "select",
+    "rationales",
+    "answers",
+    "irt",
+    "incontext",
+    "preferences",
+    "accuracy",
     "report",
 )
 

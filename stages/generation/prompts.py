@@ -12,6 +12,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from stages.contract.errors import bad_settings
 from stages.generation.request import Message, Prompt
+from stages.influence.examples import PLAIN_PROMPT
 
 PromptMaker = Callable[[Sequence[Message], str], Prompt]
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -40,30 +41,45 @@ def chat(user: str, system: str | None = None) -> tuple[Message, ...]:
     return (*first, {"role": "user", "content": user})
 
 
-def templated(model: Path) -> PromptMaker:
-    """Makes prompts with the chat template of a model folder.
+def templated(model: Path, *, plain: bool = False) -> PromptMaker:
+    """Makes prompts with the chat template of a model folder; with `plain`, in plain text where it has none.
 
     Raises:
-        StageError: BAD_SETTINGS where the model's tokenizer has no chat template.
+        StageError: BAD_SETTINGS where the model's tokenizer has no chat template and `plain` is not given.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template and not plain:
         raise bad_settings(
             "the teacher's tokenizer has no chat template",
             where=str(model),
             hint="take an instruction-tuned teacher, or put a chat_template.jinja beside its tokenizer",
         )
 
+    def rendered(messages: Sequence[Message]) -> str:
+        if tokenizer.chat_template:
+            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        begins = tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+        return (tokenizer.bos_token if begins else "") + _plain(messages)
+
     def make(messages: Sequence[Message], prefill: str) -> Prompt:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True) + prefill
+        text = rendered(messages) + prefill
         # Not the ids of apply_chat_template: what trains on `text` later tokenises it like this, the seam
         # before the prefill included.
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(text, tuple(ids), tuple(messages), prefill)
 
     return make
+
+
+def _plain(messages: Sequence[Message]) -> str:
+    """Turns as the encoder of training rows writes them for a tokenizer without a chat template, and one begun."""
+    said = ""
+    for message in messages:
+        text = message["content"]
+        said += f"{text}\n\n" if message["role"] == "assistant" else PLAIN_PROMPT.format(instruction=text)
+    return said
 
 
 def untemplated(messages: Sequence[Message], prefill: str) -> Prompt:

@@ -21,13 +21,23 @@ class Generator:
         name: the input that is the model. A remote model is the server's: the input then only says which one it is.
         engine: what runs it.
         system: the system message of `prompt`; None leaves the chat template's own.
+        plain: whether a model without a chat template (a base model, as students may be) is asked in plain text.
     """
 
-    def __init__(self, context: StageContext, name: str, engine: EngineSettings, system: str | None = None) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        name: str,
+        engine: EngineSettings,
+        system: str | None = None,
+        *,
+        plain: bool = False,
+    ) -> None:
         self._context = context
         self._name = name
         self._settings = engine
         self._system = system
+        self._plain = plain
         self.digest = context.digest(name)
 
     @cached_property
@@ -38,7 +48,7 @@ class Generator:
         with context.meter.phase("load"):
             # The engine comes first: it sets its variables before torch is imported, which the tokenizer does too.
             engine = open_engine(settings, folder)
-            make = untemplated if folder is None else templated(folder)
+            make = untemplated if folder is None else templated(folder, plain=self._plain)
         context.log.info("engine ready", engine=settings.kind)
         context.progress.phase("working")
         return engine, make

@@ -1,0 +1,115 @@
+"""accuracy: every student's answers to the test questions → exact match by task, category and number of examples."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.accuracy.bootstrap import Estimate, TaskBootstrap
+from stages.accuracy.settings import AccuracySettings
+from stages.contract.context import StageContext
+from stages.contract.errors import bad_data
+from stages.contract.tables import make_table
+
+PREFIX = "answers."
+OVERALL = "all"
+ROWS = pa.schema(
+    [("student", pa.string()), ("shots", pa.int32()), ("level", pa.string()), ("name", pa.string())]
+    + [(name, pa.float64()) for name in ("accuracy", "low", "high")]
+    + [(name, pa.int32()) for name in ("questions", "unparsed")]
+)
+Row = dict[str, Any]
+Answers = dict[str, dict[str, Row]]  # task → item → row
+
+
+def run(context: StageContext) -> None:
+    settings: AccuracySettings = context.settings
+    categories: dict[str, str] = {
+        each["task"]: each["category"] for each in context.table("tasks", "tasks").to_pylist()
+    }
+    by_shots = _answers(context)
+    context.progress.begin(len(by_shots), unit="numbers of examples", phase="measuring")
+    rows: list[Row] = []
+    differences: list[Row] = []
+    for shots, of_student in sorted(by_shots.items()):
+        with context.meter.phase("compute"):
+            measured, compared = _measured(shots, of_student, categories, settings)
+        rows += measured
+        differences += compared
+        context.progress.advance()
+    context.meter.count(rows_in=sum(row["questions"] for row in rows if row["level"] == OVERALL), rows_kept=len(rows))
+    context.publish(
+        tables={"rows": make_table(rows, ROWS)},
+        figures={
+            "students": [row for row in rows if row["level"] == OVERALL],
+            "differences": differences,
+            "confidence": settings.confidence,
+        },
+    )
+
+
+def _answers(context: StageContext) -> dict[int, dict[str, Answers]]:
+    """shots → student → task → item → row; the same questions for every student."""
+    found: dict[int, dict[str, Answers]] = {}
+    for name in context.names(PREFIX):
+        student = name.removeprefix(PREFIX)
+        for row in context.table(name, columns=("item_id", "task", "shots", "answer", "correct")).to_pylist():
+            tasks = found.setdefault(row["shots"], {}).setdefault(student, {})
+            tasks.setdefault(row["task"], {})[row["item_id"]] = row
+    if not found:
+        raise bad_data("there is no answer to count", where=f"{context.task.node}: answers")
+    for shots, of_student in found.items():
+        asked = {student: {task: sorted(each) for task, each in tasks.items()} for student, tasks in of_student.items()}
+        first = next(iter(asked))
+        other = next((student for student in asked if asked[student] != asked[first]), None)
+        if other is not None:
+            raise bad_data(
+                f"{first} and {other} answered different questions after {shots} examples", where="accuracy: answers"
+            )
+    return found
+
+
+def _measured(
+    shots: int, of_student: dict[str, Answers], categories: dict[str, str], settings: AccuracySettings
+) -> tuple[list[Row], list[Row]]:
+    """(accuracies by student and group of tasks, differences of students over all tasks) for one number of examples."""
+    students = sorted(of_student)
+    tasks = sorted(of_student[students[0]])
+    right = {
+        task: np.array(
+            [[row["correct"] for _, row in sorted(of_student[student][task].items())] for student in students],
+            dtype=np.bool_,
+        )
+        for task in tasks
+    }
+    bootstrap = TaskBootstrap(right, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed)
+    groups = [("task", task, [task]) for task in tasks]
+    for category in sorted({categories[task] for task in tasks}):
+        groups.append(("category", category, [task for task in tasks if categories[task] == category]))
+    groups.append((OVERALL, OVERALL, tasks))
+    rows = []
+    for number, student in enumerate(students):
+        for level, name, members in groups:
+            answers = [row for task in members for row in of_student[student][task].values()]
+            told = {"student": student, "shots": shots, "level": level, "name": name}
+            rows.append(told | _figures(bootstrap.accuracy(number, members), answers))
+    differences = [
+        {"shots": shots, "first": students[one], "second": students[other]}
+        | asdict(bootstrap.difference(one, other, tasks))
+        for one, other in combinations(range(len(students)), 2)
+    ]
+    return rows, differences
+
+
+def _figures(found: Estimate, answers: list[Row]) -> Row:
+    return {
+        "accuracy": found.value,
+        "low": found.low,
+        "high": found.high,
+        "questions": len(answers),
+        "unparsed": sum(row["answer"] is None for row in answers),
+    }

@@ -1,0 +1,1 @@
+"""ARTE: one model's answers to the tasks' questions after 0 to k examples: sharded over questions."""

@@ -1,0 +1,1 @@
+"""ARTE: the teacher drafts new questions of every task, shown some of its seeds."""

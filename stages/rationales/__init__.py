@@ -1,0 +1,1 @@
+"""ARTE: the teacher answers drafted questions with its reasoning: sharded over questions."""

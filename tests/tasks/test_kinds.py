@@ -1,0 +1,99 @@
+"""Finding answers in what models write: awkward outputs by kind, and what must not be taken for an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.tasks.kinds import Kind, extract, normal, same
+
+FOUND = [
+    ("boolean", "not ( True ) and ( True ) is False.", "false"),
+    ("boolean", "True and False = False. So the answer is **False**.", "false"),
+    ("boolean", "The answer is: TRUE", "true"),
+    ("boolean", "So the answer is not True = False.", "false"),
+    ("boolean", "False", "false"),
+    ("yes_no", "Let's see.\n\nAnswer: Yes, because the steps cancel.", "yes"),
+    ("yes_no", "no", "no"),
+    ("yes_no", "So the answer is \\boxed{\\text{No}}.", "no"),
+    ("choice", "The answer is (B).", "B"),
+    ("choice", "The answer is B", "B"),
+    ("choice", "the correct answer is option C, the red one", "C"),
+    ("choice", "Options (A) and (C) are wrong, so it must be (D)", "D"),
+    ("choice", "**Answer:** (a)", "A"),
+    ("choice", "B)", "B"),
+    ("choice", " c. ", "C"),
+    ("number", "The fruits are: apple (1), plum (2). 1 + 2 = 3. So the answer is 3.", "3"),
+    ("number", "The answer is 1,234.50 dollars", "1234.5"),
+    ("number", "So the answer is −7.", "-7"),
+    ("number", "So the answer is 2 + 5 = 7.", "7"),
+    ("number", "I counted eight animals.", "8"),
+    ("number", "The answer is twelve", "12"),
+    ("number", "The answer is 007", "7"),
+    ("number", "Answer: 4\nAnswer: 5", "5"),
+    ("words", "So the answer is Amber, oak; and-so river.", "amber oak and-so river"),
+    ("words", "The sorted list:\namber oak", "amber oak"),
+    ("words", "Answer: 1. amber 2. oak", None),
+    ("brackets", "So the answer is ] ) }.", "] ) }"),
+    ("brackets", "])}", "] ) }"),
+    ("text", "The answer is  Blue   Whale.", "blue whale"),
+]
+NOT_FOUND = [
+    ("boolean", "I do not know."),
+    ("boolean", ""),
+    ("yes_no", "Nothing is known about yesterday."),
+    ("choice", "A good question! I cannot say."),
+    ("choice", "The answer is All of them"),
+    ("number", "There are several."),
+    ("number", "version v2x"),
+    ("brackets", "I am not sure (sorry)."),
+    ("words", "1 2 3"),
+    ("text", "   "),
+]
+
+
+@pytest.mark.parametrize(("kind", "output", "answer"), [each for each in FOUND if each[2] is not None])
+def test_an_answer_is_found_however_it_is_wrapped(kind: Kind, output: str, answer: str) -> None:
+    assert extract(kind, output) == answer
+
+
+@pytest.mark.parametrize(("kind", "output"), NOT_FOUND)
+def test_what_is_no_answer_is_none_and_never_a_guess(kind: Kind, output: str) -> None:
+    assert extract(kind, output) is None
+
+
+def test_the_longer_of_two_labels_is_read_where_one_is_in_the_other() -> None:
+    labels = ("valid", "not valid")
+    assert extract("labels", "So the answer is not valid.", labels) == "not valid"
+    assert extract("labels", "So the answer is Valid", labels) == "valid"
+    assert extract("labels", "So the answer is invalid", ("valid", "invalid")) == "invalid"
+    assert extract("labels", "perhaps", labels) is None
+
+
+def test_the_last_answer_that_is_told_counts() -> None:
+    assert extract("yes_no", "Is the answer: no? The answer is yes.") == "yes"
+    assert extract("boolean", "The answer is unclear, but the answer is True.") == "true"
+
+
+def test_an_answer_told_before_a_line_break_is_still_told() -> None:
+    assert extract("choice", "So the answer is\n\n(C)") == "C"
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("boolean", "True"),
+        ("yes_no", "No"),
+        ("choice", "(B)"),
+        ("number", "-12"),
+        ("words", "a b"),
+        ("brackets", "] )"),
+    ],
+)
+def test_a_known_answer_is_found_in_the_sentence_that_tells_it(kind: Kind, answer: str) -> None:
+    assert same(kind, extract(kind, f"First this. So the answer is {answer}."), answer)
+    assert not same(kind, None, answer)
+
+
+def test_what_is_no_answer_of_its_kind_has_no_normal_form() -> None:
+    assert normal("number", "many") is None
+    assert normal("labels", "maybe", ("yes", "no")) is None
