@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -28,6 +28,7 @@ ENVIRONMENT_PREFIX = "MONTESSORI__"
 SECTIONS = (
     "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
     "sft", "evaluate", "evalset", "replies", "winrate", "comparison",
+    "tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy",
 )  # fmt: skip
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -58,6 +59,27 @@ class RunSettings(BaseModel):
         return value
 
 
+class PanelSettings(BaseModel):
+    """ARTE: whose answers choose the preference set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[str, ModelSource] = Field(
+        {}, description="models by name; the student and the teacher if none is given. ARTE: 5"
+    )
+    shots: tuple[Annotated[int, Field(ge=0, le=32)], ...] = Field(
+        (0, 1, 2, 3), min_length=1, description="numbers of examples that each answers after"
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _plain_names(cls, value: dict[str, ModelSource]) -> dict[str, ModelSource]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"a model's name has lower-case letters, digits and dashes only, not {name!r}")
+        return value
+
+
 class RecipeBase(BaseSettings):
     """The part of a recipe that is not a stage's section."""
 
@@ -67,8 +89,10 @@ class RecipeBase(BaseSettings):
 
     name: str = Field(description="the run's name: lower-case letters, digits and dashes, at most 40")
     about: str = Field("", description="what the run is for, in a sentence")
-    method: Literal["montessori", "self-instruct"] = Field(
-        "montessori", description="self-instruct generates with the unmodified teacher and trains the student"
+    method: Literal["montessori", "arte", "self-instruct"] = Field(
+        "montessori",
+        description="arte drafts questions of tasks and scores them in context; self-instruct generates with the "
+        "unmodified teacher and trains the student",
     )
     store: str = Field("file:.montessori", description="where artifacts live: a folder or s3://bucket/prefix")
     iterations: int = Field(1, ge=1, le=10, description="rounds of probing and teacher training")
@@ -97,6 +121,7 @@ class RecipeBase(BaseSettings):
     benchmarks: tuple[Literal["winrate"], ...] = Field(
         (), description="what the students are compared by beside their held-out loss; each has a section"
     )
+    panel: PanelSettings = Field(PanelSettings(), description="arte: whose answers choose the preference set")
     run: RunSettings = RunSettings()
 
     @field_validator("name")
@@ -116,11 +141,17 @@ class RecipeBase(BaseSettings):
 
     @model_validator(mode="after")
     def _fresh_sections(self) -> RecipeBase:
-        allowed = ("instructions", "curate", "responses", "influence")
+        allowed = ("instructions", "curate", "responses", "influence", "questions", "select", "rationales")
         for section, values in self.fresh.items():
             if section not in allowed:
                 raise ValueError(f"fresh has no section {section!r}{nearest(section, allowed)}")
             self.fresh_settings(section, values)
+        return self
+
+    @model_validator(mode="after")
+    def _what_arte_compares(self) -> RecipeBase:
+        if self.method == "arte" and (other := [each for each in self.compare if each != "self-instruct"]):
+            raise ValueError(f"compare: arte is compared with self-instruct and the untrained student, not {other[0]}")
         return self
 
     @model_validator(mode="after")

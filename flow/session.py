@@ -12,6 +12,7 @@ from flow.graph import Graph, build
 from flow.recipe import ENVIRONMENT_PREFIX, RecipeBase, check_recipe, merge, parse_set, read_yaml
 from flow.runstate import read_recipe, read_resolved, runs, write_recipe
 from flow.sources import check_model, settle_source
+from flow.tasks import settled_tasks
 from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.contract.store import Store, open_store
 
@@ -55,8 +56,10 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
     check_model(recipe.student, f"{path}: student.model")
     if recipe.judge_model is not None:
         check_model(recipe.judge_model, f"{path}: judge_model.model")
+    for name, model in recipe.panel.models.items():
+        check_model(model, f"{path}: panel.models.{name}.model")
     opened = open_store(recipe.store)
-    settled = {
+    settled: dict[str, Any] = {
         section: {
             name: settle_source(source, opened if write else None, f"{path}: {section}.{name}.uri")
             for name in names
@@ -64,6 +67,7 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
         }
         for section, names in _SOURCES.items()
     }
+    settled |= settled_tasks(recipe, path, opened if write else None)
     recipe = check_recipe(data, merge(values, settled), where=str(path))
     graph = build(recipe)
     if write:

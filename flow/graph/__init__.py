@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flow.graph.arte import arte
 from flow.graph.branches import branches
 from flow.graph.builder import Builder
 from flow.graph.evaluation import evaluate, report
@@ -13,6 +14,8 @@ from flow.recipe import RecipeBase
 def build(recipe: RecipeBase) -> Graph:
     """The graph of a recipe: `iterations` are unrolled, and every branch of `compare` shares what it can."""
     builder = Builder(recipe)
+    if recipe.method == "arte":
+        return _arte(builder)
     builder.add("prepare", "prepare", {})
     last = iterate(builder) if recipe.method == "montessori" else Iterated(recipe.teacher)
     made = branches(builder, last)
@@ -23,6 +26,15 @@ def build(recipe: RecipeBase) -> Graph:
     if isinstance(last.teacher, Edge):
         outputs["teacher"] = last.teacher.node
     return Graph(recipe.name, builder.nodes, outputs)
+
+
+def _arte(builder: Builder) -> Graph:
+    made = arte(builder)
+    told = report(builder, made.main)
+    outputs = {"dataset": made.dataset.node, "student": made.student.node, "report": told.node}
+    if isinstance(made.teacher, Edge):
+        outputs["teacher"] = made.teacher.node
+    return Graph(builder.recipe.name, builder.nodes, outputs)
 
 
 __all__ = ["Edge", "Graph", "Node", "Source", "build"]

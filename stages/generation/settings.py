@@ -19,6 +19,7 @@ _READ_BY: dict[str, tuple[EngineKind, ...]] = {
     "gpu_memory_utilization": ("vllm",),
     "kv_cache_gib": ("vllm",),
     "max_num_seqs": ("vllm",),
+    "prefix_caching": ("vllm",),
     "batch_size": ("transformers",),
     "base_url": ("openai",),
     "model": ("openai",),
@@ -55,6 +56,10 @@ class EngineSettings(BaseModel):
     )
     kv_cache_gib: float = resource(1.0, gt=0, description="vllm on a CPU: memory of the KV cache, in GiB.")
     max_num_seqs: int = resource(64, ge=1, description="vllm: sequences generated at the same time.")
+    prefix_caching: bool = resource(
+        True,
+        description="vllm: prompts that begin alike compute what they share once; off only to measure what it saves.",
+    )
     batch_size: int = resource(16, ge=1, description="transformers: sequences generated at the same time.")
     base_url: str | None = resource(
         None, description="openai: the server's address up to /v1, such as http://localhost:8000/v1."

@@ -41,6 +41,7 @@ class VllmEngine:
         options: dict[str, Any] = {
             "max_model_len": self._max_model_len,
             "max_num_seqs": settings.max_num_seqs,
+            "enable_prefix_caching": settings.prefix_caching,
         }
         if on_cpu:
             _register_in_process(model)
@@ -51,6 +52,8 @@ class VllmEngine:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(self._max_model_len, settings.max_num_seqs),
                 "kv_cache_memory_bytes": int(settings.kv_cache_gib * GIB),
+                # Prefixes are cached in whole blocks, and a CPU's own 128 tokens are longer than many an example.
+                "block_size": 32,
             }
         else:
             options |= {

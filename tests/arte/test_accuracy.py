@@ -1,0 +1,65 @@
+"""accuracy: exact match by task and category, each task with the same weight, and paired differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stages.contract.artifact import Artifact
+from stages.contract.errors import StageError
+from stages.contract.store import Store
+from tests.arte.inputs import answered, tasks
+from tests.support import run_stage
+
+
+def measured(store: Store, **students: Any) -> Artifact:
+    answers = {f"answers.{name}": answered(store, right, role="test", shots=(0, 3)) for name, right in students.items()}
+    return run_stage(store, "accuracy", {}, {"tasks": tasks(store), **answers})
+
+
+def found(made: Artifact, student: str, shots: int, name: str) -> dict[str, Any]:
+    rows = [
+        row for row in made.table().to_pylist() if (row["student"], row["shots"], row["name"]) == (student, shots, name)
+    ]
+    assert len(rows) == 1
+    return rows[0]
+
+
+def test_accuracy_by_task_category_and_over_all_with_what_could_not_be_parsed(file_store: Store) -> None:
+    def base(item: str, shots: int) -> bool | None:
+        if item.startswith("sum"):
+            return None if shots == 0 else False
+        return item.endswith(("10", "11")) or shots == 3
+
+    made = measured(file_store, base=base, tailored=lambda *_: True)
+    assert found(made, "base", 0, "even")["accuracy"] == pytest.approx(2 / 5)
+    assert found(made, "base", 0, "logic")["accuracy"] == pytest.approx(2 / 5)
+    assert found(made, "base", 0, "sum") | {"unparsed": 5, "accuracy": 0.0} == found(made, "base", 0, "sum")
+    overall = found(made, "base", 0, "all")
+    assert overall["accuracy"] == pytest.approx(1 / 5) and overall["questions"] == 10 and overall["unparsed"] == 5
+    assert overall["low"] < overall["accuracy"] < overall["high"]
+    assert found(made, "base", 3, "all")["accuracy"] == pytest.approx(1 / 2)
+    assert found(made, "tailored", 0, "all")["low"] == 1.0
+
+
+def test_a_difference_is_paired_by_question(file_store: Store) -> None:
+    def odd(item: str, _: int) -> bool:
+        return int(item[-2:]) % 2 == 1
+
+    made = measured(file_store, one=odd, same=odd, all=lambda *_: True)
+    differences = {
+        (each["first"], each["second"]): each for each in made.manifest.figures["differences"] if each["shots"] == 0
+    }
+    assert (differences["one", "same"]["low"], differences["one", "same"]["high"]) == (0.0, 0.0)
+    wide = differences["all", "one"]
+    assert wide["value"] == pytest.approx(3 / 5) and 0 < wide["low"] < wide["value"] < wide["high"] <= 1
+
+
+def test_students_that_answered_other_questions_are_not_compared(file_store: Store) -> None:
+    answers = {
+        "answers.one": answered(file_store, lambda *_: True, role="test", shots=(0,)),
+        "answers.two": answered(file_store, lambda *_: True, role="validation", shots=(0,)),
+    }
+    with pytest.raises(StageError, match="one and two answered different questions after 0 examples"):
+        run_stage(file_store, "accuracy", {}, {"tasks": tasks(file_store), **answers})
