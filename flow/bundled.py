@@ -35,4 +35,13 @@ def copy_recipe(name: str, target: Path | None) -> Path:
         raise bad_settings("the file exists already", where=str(path), hint="choose another with --to")
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, path)
+    _copy_prompts(source, path)
     return path
+
+
+def _copy_prompts(source: Path, target: Path) -> None:
+    """The folder of reasoning prompts that a recipe names, beside its copy; one that is there stays as it is."""
+    rationales = yaml.safe_load(source.read_text(encoding="utf-8")).get("rationales") or {}
+    named = rationales.get("prompts")
+    if isinstance(named, str) and not (target.parent / named).exists():
+        shutil.copytree(source.parent / named, target.parent / named)

@@ -152,6 +152,8 @@ class RecipeBase(BaseSettings):
     def _what_arte_compares(self) -> RecipeBase:
         if self.method == "arte" and (other := [each for each in self.compare if each != "self-instruct"]):
             raise ValueError(f"compare: arte is compared with self-instruct and the untrained student, not {other[0]}")
+        if self.method == "arte" and self.benchmarks:
+            raise ValueError("benchmarks: arte's students are judged by the tasks' own test questions")
         return self
 
     @model_validator(mode="after")

@@ -6,10 +6,13 @@ reference rows: students are judged by the tasks' own test questions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source
+from flow.graph.students import Replicas, train
+from stages.evaluate.names import replica
 
 TASKS = Edge("tasks")
 _UNTRAINED = "base"
@@ -37,15 +40,26 @@ def arte(builder: Builder) -> Arte:
     for each in recipe.compare:
         writers[each] = recipe.teacher
     made = {name: _branch(builder, name, writer, preference) for name, writer in writers.items()}
-    students: dict[str, Source] = {_UNTRAINED: recipe.student}
-    students |= {name: student for name, (_, student) in made.items()}
-    answers = {
-        f"answers.{name}": builder.add(f"{name}.answers", "answers", {"tasks": TASKS, "student": student})
-        for name, student in students.items()
-    }
-    builder.add("accuracy", "accuracy", {"tasks": TASKS, **answers})
-    dataset, student = made["tailored"]
-    return Arte("tailored", dataset, student, teacher)
+    _judge(builder, {name: replicas for name, (_, replicas) in made.items()})
+    dataset, replicas = made["tailored"]
+    return Arte("tailored", dataset, next(iter(replicas.values())), teacher)
+
+
+def _judge(builder: Builder, students: Mapping[str, Replicas]) -> None:
+    """Every student's answers to the test questions, the untrained one's beside them, and what they come to."""
+    answers = {f"answers.{_UNTRAINED}": _answers(builder, f"{_UNTRAINED}.answers", builder.recipe.student)}
+    for name, replicas in students.items():
+        for seed, student in replicas.items():
+            node = f"{name}.answers" if seed is None else f"{name}.answers-{seed}"
+            answers[f"answers.{replica(name, seed)}"] = _answers(builder, node, student)
+    accuracy = builder.add("accuracy", "accuracy", {"tasks": TASKS, **answers})
+    baseline = next(iter(builder.recipe.compare), _UNTRAINED)
+    settings = builder.recipe.section("comparison").model_copy(update={"baseline": baseline})
+    builder.add("comparison", "comparison", {"accuracy": accuracy}, settings)
+
+
+def _answers(builder: Builder, node: str, student: Source) -> Edge:
+    return builder.add(node, "answers", {"tasks": TASKS, "student": student})
 
 
 def _preference(builder: Builder) -> Edge:
@@ -78,8 +92,8 @@ def _round(builder: Builder, prefix: str, teacher: Source, preference: Edge) -> 
     return builder.add(f"{prefix}.dpo", "dpo", {"teacher": start, "pairs": pairs}, settings)
 
 
-def _branch(builder: Builder, name: str, teacher: Source, preference: Edge) -> tuple[Edge, Edge]:
-    """(rows, student) of one branch; the rows are written with the naive prompt."""
+def _branch(builder: Builder, name: str, teacher: Source, preference: Edge) -> tuple[Edge, Replicas]:
+    """(rows, students) of one branch; the rows are written with the naive prompt."""
     recipe = builder.recipe
     drafted = builder.add(
         f"{name}.questions", "questions", {"seeds": TASKS, "teacher": teacher}, recipe.fresh_settings("questions")
@@ -98,7 +112,7 @@ def _branch(builder: Builder, name: str, teacher: Source, preference: Edge) -> t
     )
     if recipe.measure:
         _incontext(builder, name, rows, preference)
-    return rows, builder.add(f"{name}.sft", "sft", {"student": recipe.student, "rows": rows})
+    return rows, train(builder, name, recipe.student, rows)
 
 
 def _incontext(builder: Builder, prefix: str, rows: Edge, preference: Edge) -> Edge:

@@ -14,10 +14,24 @@ from stages.accuracy.settings import AccuracySettings
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_data
 from stages.contract.tables import make_table
+from stages.evaluate.names import split_replica
 
 PREFIX = "answers."
 OVERALL = "all"
+# A row a student and question: what `comparison` reads; `reason` says why there is no answer, which is never right.
 ROWS = pa.schema(
+    [
+        ("student", pa.string()),
+        ("seed", pa.int64()),
+        ("item_id", pa.string()),
+        ("task", pa.string()),
+        ("category", pa.string()),
+        ("shots", pa.int32()),
+        ("correct", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+LEVELS = pa.schema(
     [("student", pa.string()), ("shots", pa.int32()), ("level", pa.string()), ("name", pa.string())]
     + [(name, pa.float64()) for name in ("accuracy", "low", "high")]
     + [(name, pa.int32()) for name in ("questions", "unparsed")]
@@ -43,7 +57,7 @@ def run(context: StageContext) -> None:
         context.progress.advance()
     context.meter.count(rows_in=sum(row["questions"] for row in rows if row["level"] == OVERALL), rows_kept=len(rows))
     context.publish(
-        tables={"rows": make_table(rows, ROWS)},
+        tables={"rows": make_table(_questions(by_shots, categories), ROWS), "levels": make_table(rows, LEVELS)},
         figures={
             "students": [row for row in rows if row["level"] == OVERALL],
             "differences": differences,
@@ -71,6 +85,27 @@ def _answers(context: StageContext) -> dict[int, dict[str, Answers]]:
                 f"{first} and {other} answered different questions after {shots} examples", where="accuracy: answers"
             )
     return found
+
+
+def _questions(by_shots: dict[int, dict[str, Answers]], categories: dict[str, str]) -> list[Row]:
+    rows = []
+    for shots, of_student in sorted(by_shots.items()):
+        for name, tasks in sorted(of_student.items()):
+            student, seed = split_replica(name)
+            told = {"student": student, "seed": seed, "shots": shots}
+            for task, answers in sorted(tasks.items()):
+                rows += [
+                    {
+                        **told,
+                        "item_id": item,
+                        "task": task,
+                        "category": categories[task],
+                        "correct": float(row["correct"]),
+                        "reason": "unparsed" if row["answer"] is None else None,
+                    }
+                    for item, row in sorted(answers.items())
+                ]
+    return rows
 
 
 def _measured(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from stages.comparison.accuracy import accuracies
 from stages.comparison.grid import Row
 from stages.comparison.measures import Measure, losses, win_rates
 from stages.comparison.settings import ComparisonSettings
@@ -29,6 +30,7 @@ def _losses(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
 _KINDS: Mapping[str, Callable[[Iterable[Row], ComparisonSettings], list[Measure]]] = {
     "losses": _losses,
     "winrate": win_rates,
+    "accuracy": accuracies,
 }
 
 

@@ -23,6 +23,7 @@ from stages.report.sections import (
     pairs,
     reliability,
     students,
+    tasks,
     training,
 )
 from stages.report.settings import ReportSettings
@@ -53,8 +54,10 @@ def run(context: StageContext) -> None:
 
 def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows: int) -> list[Section]:
     branches = Branches(settings.main, settings.baseline)
+    of_tasks = tasks.section(nodes, branches)
     return [
         loop.section(nodes),
+        *([of_tasks] if of_tasks else []),
         influence.section(nodes, branches),
         students.section(nodes, branches),
         comparison.section(nodes),
@@ -69,7 +72,8 @@ def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows
 
 def _dataset(nodes: Nodes, main: str) -> tuple[Node | None, list[Row]]:
     """The node whose rows are the run's data set, and those that are usable."""
-    node = nodes.get(f"{main}.responses") or nodes.latest("responses")
+    written = (nodes.get(f"{main}.{stage}") or nodes.latest(stage) for stage in ("responses", "rationales"))
+    node = next((each for each in written if each is not None), None)
     if node is None:
         return None, []
     return node, [row for row in node.rows(columns=("instruction", "response", "usable")) if row["usable"]]

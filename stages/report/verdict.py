@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stages.report.words import fixed, percent, signed
+from stages.report.words import fixed, percent, plural, signed
 
 Tone = Literal["good", "bad", "open"]
 WEAK_RELIABILITY = 0.5
@@ -25,6 +25,7 @@ def verdict(numbers: Mapping[str, Mapping[str, Any]], main: str, baseline: str) 
     found = [
         _students(numbers.get("students", {}), main, baseline),
         _students(numbers.get("students", {}), main, "base"),
+        *_accuracies(numbers.get("tasks", {}), main, baseline),
         _influence(numbers.get("influence", {})),
         _reliability(numbers.get("reliability", {})),
     ]
@@ -53,6 +54,26 @@ def _students(numbers: Mapping[str, Any], main: str, other: str) -> Finding | No
         f"On held-out rows the student of the {main} data is {'better' if better else 'worse'} than {than}, by {by} "
         f"({interval}).",
     )
+
+
+def _accuracies(numbers: Mapping[str, Any], main: str, baseline: str) -> list[Finding]:
+    """ARTE's students on the tasks' test questions, for each number of examples."""
+    found = []
+    for each in numbers.get("differences", ()):
+        if each["first"] != main or each["second"] not in (baseline, "base"):
+            continue
+        than = "the untrained one" if each["second"] == "base" else f"one trained on the {each['second']} data"
+        value, low, high = (signed(100 * each[name]) for name in ("value", "low", "high"))
+        told = f"after {plural(each['shots'], 'example')} ({value} points, 95 % interval {low} to {high})"
+        if each["low"] <= 0 <= each["high"]:
+            text = f"The student of the {main} data cannot be told from {than} by its right answers {told}."
+            found.append(Finding("open", text))
+        else:
+            better = each["value"] > 0
+            answers = f"{'more' if better else 'fewer'} right answers"
+            text = f"The student of the {main} data gives {answers} than {than} {told}."
+            found.append(Finding("good" if better else "bad", text))
+    return found
 
 
 def _influence(numbers: Mapping[str, Any]) -> Finding | None:

@@ -20,7 +20,9 @@ def measured(store: Store, **students: Any) -> Artifact:
 
 def found(made: Artifact, student: str, shots: int, name: str) -> dict[str, Any]:
     rows = [
-        row for row in made.table().to_pylist() if (row["student"], row["shots"], row["name"]) == (student, shots, name)
+        row
+        for row in made.table("levels").to_pylist()
+        if (row["student"], row["shots"], row["name"]) == (student, shots, name)
     ]
     assert len(rows) == 1
     return rows[0]

@@ -18,6 +18,10 @@ _DROPPED = {
     "curate": ("dropped", "reason", "instruction"),
     "responses": ("rows", "reason", "instruction"),
     "influence": ("rows", "reason", None),
+    "questions": ("rows", "reason", "output"),
+    "select": ("dropped", "reason", "instruction"),
+    "rationales": ("rows", "reason", "instruction"),
+    "incontext": ("rows", "reason", None),
 }
 
 
@@ -55,7 +59,7 @@ def _by_reason(rows: Iterable[Row], column: str) -> Counter[str]:
 
 
 def _rows_in(node: Node) -> int:
-    if node.stage in ("prepare", "curate"):
+    if node.stage in ("prepare", "curate", "select"):
         return node.ledger.rows_in or sum(node.manifest.tables.values())
     return node.manifest.tables.get("rows", 0)
 

@@ -10,6 +10,10 @@ from stages.report.words import plural, seconds
 _ROWS = {
     "prepare": (("seeds", "seed"),),
     "pairs": (("rows", "pair"),),
+    "preferences": (("rows", "pair"),),
+    "tasks": (("items", "question"),),
+    "irt": (("rows", "question"),),
+    "accuracy": (("rows", "answer"),),
     "aggregate": (("rows", "mean"),),
     "evaluate": (("rows", "loss", "losses"),),
     "audit": (("rows", "row"),),

@@ -9,10 +9,16 @@ from stages.report.section import Pair, Section, Table, left_out
 from stages.report.words import count, number, plural, signed
 
 TITLE = "Preference pairs"
+_SCORES = {
+    "pairs": "the score of each is the mean score of its instruction over the responses to it.",
+    "preferences": "the score of each is the share of preference questions that the student answers rightly with it as "
+    "its one example: of a question, the mean over its rationales.",
+}
+_TAGS = ("<instruction>", "</instruction>", "<question>", "</question>")
 
 
 def section(nodes: Nodes, examples: int) -> Section:
-    found = nodes.of_stage("pairs")
+    found = nodes.of_stage("pairs") or nodes.of_stage("preferences")
     if not found:
         return left_out("pairs", TITLE, "This run trained no teacher, so it has no preference pairs.")
     last = found[-1]
@@ -34,8 +40,8 @@ def section(nodes: Nodes, examples: int) -> Section:
     )
     shown = _spread(rows, examples)
     text = [
-        f"{plural(len(rows), 'pair')} in {last.name}. Chosen and rejected are two outputs to the same prompt; the "
-        "score of each is the mean influence of its instruction over the responses to it."
+        f"{plural(len(rows), 'pair')} in {last.name}. Chosen and rejected are two outputs to the same prompt; "
+        f"{_SCORES[last.stage]}"
     ]
     if shown:
         text.append(f"{plural(len(shown), 'example')}, from the widest gap to the narrowest:")
@@ -81,4 +87,6 @@ def _example(row: Row) -> Pair:
 
 
 def _without_tag(output: str) -> str:
-    return output.replace("<instruction>", "").replace("</instruction>", "").strip()
+    for tag in _TAGS:
+        output = output.replace(tag, "")
+    return output.strip()

@@ -1,0 +1,157 @@
+"""ARTE's graph and recipe: its nodes, what they share, and the files that a recipe brings with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.bundled import copy_recipe
+from flow.graph import Edge, Graph, build
+from flow.recipe import load_recipe
+from flow.session import open_recipe
+from stages.contract.catalog import spec
+from stages.contract.errors import ExitCode, StageError
+from stages.contract.store import FileStore
+from stages.models.settings import ModelSource
+from tests.flow.test_recipe import RECIPES, refused, write
+
+ROUND = ["questions", "select", "rationales", "incontext", "preferences", "dpo"]
+DATA = ["questions", "select", "rationales", "sft"]
+
+
+def graph(folder: Path, **changes: Any) -> Graph:
+    return build(load_recipe(write(folder, method="arte", measure=False, **changes)))
+
+
+def test_the_graph_is_the_papers_procedure(tmp_path: Path) -> None:
+    assert list(graph(tmp_path).nodes) == [
+        "tasks", "panel.student", "panel.teacher", "irt", *(f"it1.{each}" for each in ROUND),
+        *(f"tailored.{each}" for each in DATA), "base.answers", "tailored.answers", "accuracy", "comparison", "report",
+    ]  # fmt: skip
+
+
+def test_every_node_comes_after_what_it_needs_and_has_what_its_stage_asks_for(tmp_path: Path) -> None:
+    found = graph(tmp_path, iterations=2, compare=["self-instruct"], seeds=[1, 2])
+    seen: set[str] = set()
+    for node in found.nodes.values():
+        assert set(node.needs) <= seen
+        seen.add(node.name)
+        for wanted in spec(node.stage).inputs:
+            prefix = wanted.removesuffix("*")
+            assert any(name == wanted or (wanted.endswith("*") and name.startswith(prefix)) for name in node.inputs)
+    assert set(found.outputs.values()) <= seen
+
+
+def test_the_panel_answers_the_validation_questions_and_students_those_of_the_test(tmp_path: Path) -> None:
+    panel = {"models": {"small": {"model": "builtin:smollm2"}}, "shots": [2, 0]}
+    nodes = graph(tmp_path, panel=panel, answers={"shots": [0, 1]}).nodes
+    asked: Any = nodes["panel.small"].settings
+    assert (asked.role, asked.shots) == ("validation", (0, 2))
+    told: Any = nodes["tailored.answers"].settings
+    assert (told.role, told.shots) == ("test", (0, 1))
+    assert nodes["irt"].inputs["answers.small"] == Edge("panel.small")
+
+
+def test_the_compared_branch_differs_in_its_teacher_alone_and_both_use_the_naive_prompt(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, compare=["self-instruct"], fresh={"rationales": {"samples": 2}}).nodes
+    for stage in DATA:
+        assert nodes[f"tailored.{stage}"].settings == nodes[f"self-instruct.{stage}"].settings
+    settings: Any = nodes["tailored.rationales"].settings
+    assert (settings.style, settings.samples) == ("naive", 2)
+    assert nodes["tailored.questions"].inputs["teacher"] == Edge("it1.dpo")
+    assert isinstance(nodes["self-instruct.questions"].inputs["teacher"], ModelSource)
+
+
+def test_the_teachers_training_puts_nothing_behind_the_outputs_of_pairs(tmp_path: Path) -> None:
+    assert graph(tmp_path).nodes["it1.dpo"].settings.closing == ""  # type: ignore[attr-defined]
+
+
+def test_students_of_several_seeds_are_all_asked(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, seeds=[1, 2]).nodes
+    assert {"answers.base", "answers.tailored.seed-1", "answers.tailored.seed-2", "tasks"} == set(
+        nodes["accuracy"].inputs
+    )
+
+
+def test_the_final_data_are_scored_where_the_recipe_measures(tmp_path: Path) -> None:
+    found = build(load_recipe(write(tmp_path, method="arte", measure=True)))
+    assert found.nodes["tailored.incontext"].inputs["rows"] == Edge("tailored.rationales")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"benchmarks": ["winrate"]}, "the tasks' own test questions"),
+        ({"panel": {"models": {"My Model": {"model": "builtin:smollm2"}}}}, "lower-case letters"),
+        ({"tasks": {"tasks": {"chess": {"rule": "chess"}}}}, "there is no rule 'chess'"),
+        ({"incontext": {"reasoning_token": 3}}, "did you mean 'reasoning_tokens'?"),
+        ({"run": {"shards": {"irt": 2}}}, "irt cannot be sharded"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    assert words in refused(write(tmp_path, method="arte", **changes))
+
+
+def opened(path: Path, folder: Path, *, write: bool = True) -> Any:
+    return open_recipe(path, str(folder / "store"), [], write=write).recipe
+
+
+def test_prompts_are_read_from_the_folder_beside_the_recipe_and_can_be_replaced(tmp_path: Path) -> None:
+    path = write(tmp_path, method="arte", rationales={"prompts": "ways"})
+    shutil.copytree(RECIPES / "arte-prompts", tmp_path / "ways")
+    (tmp_path / "ways" / "default.yaml").write_text("naive: Go.\nreasoning: [Slowly., Quickly.]\n")
+    prompts = opened(path, tmp_path).rationales.prompts
+    assert prompts["default"].naive == "Go." and prompts["default"].reasoning == ("Slowly.", "Quickly.")
+    assert len(prompts["word_sorting"].reasoning) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("naive: Go.\n", "reasoning: must be given"), ("naive: Go.\nreasonning: [a]\n", "did you mean 'reasoning'?")],
+)
+def test_prompts_that_are_none_are_refused_with_the_file(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path, method="arte", rationales={"prompts": "ways"})
+    (tmp_path / "ways").mkdir()
+    (tmp_path / "ways" / "default.yaml").write_text(text)
+    with pytest.raises(StageError) as caught:
+        opened(path, tmp_path)
+    assert words in str(caught.value) and "default.yaml" in str(caught.value)
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+
+
+def test_a_folder_without_prompts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="there are no prompts in"):
+        opened(write(tmp_path, method="arte", rationales={"prompts": "nowhere"}), tmp_path)
+
+
+def test_files_of_questions_are_copied_into_the_store_by_content(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"input": "Is 1 odd?", "target": "Yes"}\n')
+    source = {"uri": str(tmp_path / "q.jsonl")}
+    path = write(
+        tmp_path, method="arte", tasks={"tasks": {"odd": {"sources": [source], "kind": "yes_no", "about": "odd"}}}
+    )
+    found = opened(path, tmp_path).tasks.tasks["odd"].sources[0]
+    assert found.uri.startswith("store:inputs/") and found.digest
+    assert FileStore(tmp_path / "store").size(found.uri.removeprefix("store:")) is not None
+    assert opened(path, tmp_path, write=False).tasks.tasks["odd"].sources[0].digest == found.digest
+
+
+def test_a_copied_recipe_brings_its_prompts(tmp_path: Path) -> None:
+    path = copy_recipe("arte-quickstart", tmp_path / "mine" / "run.yaml")
+    assert (path.parent / "arte-prompts" / "word_sorting.yaml").is_file()
+    assert "word_sorting" in opened(path, tmp_path).rationales.prompts
+
+
+def test_the_papers_recipe_has_its_tasks_and_values() -> None:
+    recipe: Any = load_recipe(RECIPES / "arte-gemma-2b.yaml")
+    assert len(recipe.tasks.tasks) == 23
+    named = {path.stem for path in (RECIPES / "arte-prompts").glob("*.yaml")}
+    assert set(recipe.tasks.tasks) | {"default"} == named
+    assert (recipe.select.per_task, recipe.irt.size, recipe.tasks.validation) == (250, 40, 100)
+    assert (recipe.questions.examples, recipe.questions.more, recipe.questions.sampling.temperature) == (3, 5, 1.0)
+    assert (recipe.preferences.question_pairs, recipe.preferences.rationale_pairs) == (50, 250)
+    assert (recipe.dpo.learning_rate, recipe.dpo.batch, recipe.sft.learning_rate) == (1e-7, 16, 2e-5)
+    assert len(recipe.panel.models) == 5 and recipe.panel.shots == (0, 1, 2, 3)

@@ -1,0 +1,95 @@
+"""The report of an ARTE run: its tasks, its preference set, its scores, and no stronger words than intervals allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stages.contract.artifact import Artifact
+from stages.contract.store import Store
+from tests.arte.inputs import answered, question_table, questions, rationale_table, rationales, tasks
+from tests.support import artifact_input, publish, run_stage
+
+
+def reported(store: Store) -> Artifact:
+    """A made-up ARTE run of two students and two rounds' scores."""
+    own = tasks(store)
+    panel = {
+        f"answers.{name}": answered(store, right, role="validation", shots=(0, 1))
+        for name, right in (("a", lambda item, _: item[-1] in "468"), ("b", lambda item, shots: bool(shots)))
+    }
+    chosen = run_stage(store, "irt", {"size": 5}, {"tasks": own, **panel})
+    students = {
+        f"answers.{name}": answered(store, right, role="test", shots=(0, 3))
+        for name, right in (
+            ("base", lambda *_: None),
+            ("tailored", lambda *_: True),
+            ("self-instruct", lambda *_: None),
+        )
+    }
+    accuracy = run_stage(store, "accuracy", {}, {"tasks": own, **students})
+    comparison = run_stage(store, "comparison", {"baseline": "self-instruct"}, {"accuracy": artifact_input(accuracy)})
+    rows = rationale_table(store, rationales())
+    scores = _scores(store)
+    pairs = run_stage(
+        store, "preferences", {}, {"scores": scores, "rows": rows, "questions": question_table(store, questions())}
+    )
+    nodes = {
+        "tasks": own,
+        "irt": artifact_input(chosen),
+        "it1.rationales": rows,
+        "it1.incontext": scores,
+        "it1.preferences": artifact_input(pairs),
+        "tailored.rationales": rationale_table(store, rationales()),
+        "accuracy": artifact_input(accuracy),
+        "comparison": artifact_input(comparison),
+    }
+    edges = [["it1.rationales", "it1.incontext", "rows"], ["it1.incontext", "it1.preferences", "scores"]]
+    settings: dict[str, Any] = {"title": "ARTE", "run": "arte", "edges": edges, "baseline": "self-instruct"}
+    return run_stage(store, "report", settings, {f"node.{name}": each for name, each in nodes.items()})
+
+
+def _scores(store: Store) -> Any:
+    rows = [
+        {
+            "response_id": row["response_id"],
+            "instruction_id": row["instruction_id"],
+            "prompt_id": row["prompt_id"],
+            "method": "incontext",
+            "score": None if number == 3 else (number % 5) / 5,
+            "stderr": 0.1,
+            "noise": None,
+            "tie": False,
+            "tokens": 20,
+            "reason": "no answer could be parsed" if number == 3 else None,
+            "task": row["task"],
+            "asked": 5,
+            "parsed": 5,
+            "correct": number % 5,
+            "characters": 20 + number,
+        }
+        for number, row in enumerate(rationales())
+    ]
+    return publish(store, "incontext", tables={"rows": pa.Table.from_pylist(rows)})
+
+
+def page(made: Artifact, folder: Path) -> str:
+    return (made.folder(folder) / "report.html").read_text()
+
+
+def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tmp_path: Path) -> None:
+    html = page(reported(file_store), tmp_path)
+    for words in (
+        "The tasks", "Right answers by task and category", "Preference set: the most discriminative",
+        "In-context scores",
+        "Score by length of the rationale", "1 no answer could be parsed", "tailored against base after 0 examples",
+        "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
+        "as its one example",
+    ):  # fmt: skip
+        assert words in html, words
+
+
+def test_what_could_not_be_read_stands_beside_the_share(file_store: Store, tmp_path: Path) -> None:
+    assert "0 % (10)" in page(reported(file_store), tmp_path)
