@@ -92,7 +92,7 @@ lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions
 	$(COMPILE) $(TORCH_BACKEND) --extra cpu --extra k8s --extra dev --excludes locks/cpu-excludes.txt -o locks/cpu.txt
 	# The CUDA build of torch is the registry's own: a folder of CPU wheels must not win over it.
 	UV_FIND_LINKS= $(COMPILE) --extra gpu -o locks/gpu.txt
-	$(COMPILE) --extra k8s -o locks/controller.txt
+	$(COMPILE) --extra k8s --excludes locks/controller-excludes.txt -o locks/controller.txt
 
 clean: ## remove what make and the tools made; runs/ stays
 	@rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
