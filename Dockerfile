@@ -3,8 +3,8 @@
 #   docker build --target cpu -t montessori-cpu .
 # Plain Dockerfile instructions, so that docker with and without BuildKit, podman and buildah all build it. What changes
 # seldom comes first: packages from the lock, the built-in model, then the project's code, so that a change of code
-# rebuilds and moves some megabytes. A digest pins the base: --build-arg PYTHON_IMAGE=docker.io/library/python@sha256:…
-ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+# rebuilds and moves some megabytes. A digest pins the base: --build-arg PYTHON_IMAGE=python@sha256:…
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base
 # torch and others ask for the user's name. /tmp and /cache are the writable places of a read-only root.
@@ -79,6 +79,11 @@ COPY --from=model /opt/venv/share/montessori /opt/venv/share/montessori
 COPY --from=code /app /app
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "stages"]
+
+# What the cluster tests run: the stages and the controller, and toy stages that start in a second.
+FROM cpu AS test
+COPY tests /app/tests
+ENTRYPOINT ["python", "-m", "tests.cluster.toy"]
 
 FROM builder AS gpu-packages
 COPY locks/gpu.txt /locks/

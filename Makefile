@@ -5,7 +5,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 BENCH ?= dedup influence precision ranks scale performance
 
-.PHONY: help setup libnuma run test lint format bench lock clean
+.PHONY: help setup libnuma run test lint format bench lock chart image kind-up kind-test kind-down test-cluster clean
 
 BIN := .venv/bin
 PYTHON_VERSION := 3.11
@@ -29,10 +29,25 @@ UV = $(shell uv cache dir >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 COMPILE = "$$uv" pip compile pyproject.toml -q --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_28 $(LOCK_FLAGS)
 
+# docker, podman or buildah; which of the Dockerfile's targets; the base of all, which a digest pins
+CONTAINER ?= docker
+TARGETS ?= controller cpu
+PYTHON_IMAGE ?=
+BUILD = $(CONTAINER) build $(if $(filter buildah,$(CONTAINER)),--layers) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
+	--build-arg UV_VERSION=$(UV_VERSION)
+
+# A registry (host:port) that kind's nodes pull from; without one, kind load moves whole images (charts/kind-up)
+export KIND_REGISTRY ?=
+export KIND_CLUSTER ?= montessori
+# Of the cluster tests: a context of KUBECONFIG (the current one if empty), an image that its nodes can pull, arguments
+CONTEXT ?=
+TEST_IMAGE ?= montessori-test:dev
+CLUSTER_ARGS ?=
+
 STAMP := .venv/.setup-$(shell cat pyproject.toml locks/cpu.txt | sha256sum | cut -c1-12)
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 .uv/bin/uv:
 	@python3 -m venv .uv || { echo "make: python3 has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
@@ -67,14 +82,19 @@ run: setup ## the whole loop on this machine: recipes/quickstart.yaml
 test: setup ## the tests; PYTEST_ARGS="-x tests/contract" for some of them
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-lint: setup ## ruff, mypy, import-linter, and helm lint where there is a chart
+lint: setup ## ruff, mypy, import-linter; the chart's documents, and helm lint where helm is
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	for chart in charts/*/; do
-		[ ! -d "$$chart" ] || helm lint --quiet "$$chart"
-	done
+	$(BIN)/python charts/document.py --check charts/montessori
+	if command -v helm >/dev/null; then
+		for values in charts/montessori/ci/*.yaml; do
+			helm lint --quiet --strict --kube-version 1.33.0 charts/montessori -f "$$values"
+		done
+	else
+		echo "make: helm is not on the PATH: the templates were not linted (https://helm.sh/docs/intro/install)"
+	fi
 
 format: setup ## rewrite the files as ruff would have them
 	@$(BIN)/ruff check --fix .
@@ -93,6 +113,30 @@ lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions
 	# The CUDA build of torch is the registry's own: a folder of CPU wheels must not win over it.
 	UV_FIND_LINKS= $(COMPILE) --extra gpu -o locks/gpu.txt
 	$(COMPILE) --extra k8s --excludes locks/controller-excludes.txt -o locks/controller.txt
+
+chart: setup ## the chart's schema and README from the comments in values.yaml
+	@$(BIN)/python charts/document.py charts/montessori
+
+image: ## images montessori-TARGET:dev; CONTAINER=docker|podman|buildah, TARGETS="controller gpu"
+	@for target in $(TARGETS); do
+		echo "-- montessori-$$target:dev"
+		$(BUILD) -q --target "$$target" -t "montessori-$$target:dev" . >/dev/null
+	done
+
+kind-up: ## a kind cluster with MinIO, this checkout's images and the chart; again after a change, or half-way
+	@charts/kind-up
+
+kind-test: setup ## the tests that need a cluster, on kind-up's
+	@[ -f build/kind/test-image ] || { echo "make: there is no cluster yet: make kind-up" >&2; exit 1; }
+	$(MAKE) test-cluster KUBECONFIG="$$PWD/build/kind/kubeconfig" TEST_IMAGE="$$(cat build/kind/test-image)"
+
+kind-down: ## remove kind-up's cluster
+	@kind delete cluster -q --name $(KIND_CLUSTER)
+	rm -rf build/kind
+
+test-cluster: setup ## the same on any cluster: KUBECONFIG=… CONTEXT=… TEST_IMAGE=… (the image of the target `test`)
+	@export MONTESSORI_REQUIRE=helm,cluster MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)"
+	$(BIN)/pytest tests/cluster $(CLUSTER_ARGS)
 
 clean: ## remove what make and the tools made; runs/ stays
 	@rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,8 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from stages.contract.errors import StageError
 from stages.contract.store import Store
+from stages.contract.store.check import WORKS, faults
 from stages.models.settings import installed_folder
 
 _PACKAGES = ("torch", "transformers", "trl", "deepspeed", "vllm", "pyarrow", "boto3")
@@ -111,20 +111,12 @@ def _disk() -> Iterator[Check]:
 
 
 def _store(store: Store) -> Iterator[Check]:
-    key = f"doctor/{uuid.uuid4().hex}"
-    steps: list[tuple[str, Callable[[], bool]]] = [
-        ("put", lambda: store.put_if_absent(key, b"1")),
-        ("conditional put", lambda: not store.put_if_absent(key, b"2")),
-        ("get", lambda: store.get(key) == b"1"),
-        ("list", lambda: [entry.key for entry in store.list(key)] == [key]),
-    ]
     try:
-        failed = [name for name, step in steps if not step()]
-        store.delete([key])
+        failed = faults(store)
     except StageError as error:
         yield Check("store", "error", str(error))
         return
     if failed:
         yield Check("store", "error", f"{store.uri}: {', '.join(failed)} does not work as S3's does")
     else:
-        yield Check("store", "ok", f"{store.uri}: put, conditional put, get, list and delete work")
+        yield Check("store", "ok", f"{store.uri}: {WORKS}")

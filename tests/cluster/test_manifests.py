@@ -21,7 +21,7 @@ from tests.k8s.builders import RUN, all_shards, job
 from tests.k8s.golden import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
-CRD = ROOT / "charts/montessori/crds/tailoringruns.yaml"
+CRD = ROOT / "charts/montessori/files/tailoringruns.yaml"
 PATHS = {"Job": "/apis/batch/v1/namespaces/{}/jobs", "Service": "/api/v1/namespaces/{}/services"}
 
 

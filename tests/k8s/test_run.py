@@ -17,7 +17,7 @@ from k8s.run import Rerun, RunSpec, parse_run
 from stages.contract.errors import ExitCode, StageError
 
 ROOT = Path(__file__).resolve().parents[2]
-CRD: dict[str, Any] = yaml.safe_load((ROOT / "charts/montessori/crds/tailoringruns.yaml").read_text(encoding="utf-8"))
+CRD: dict[str, Any] = yaml.safe_load((ROOT / "charts/montessori/files/tailoringruns.yaml").read_text(encoding="utf-8"))
 VERSION: dict[str, Any] = CRD["spec"]["versions"][0]
 SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]["properties"]
 STORE = "s3://montessori/team"

