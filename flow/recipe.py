@@ -27,7 +27,7 @@ ENVIRONMENT_PREFIX = "MONTESSORI__"
 # Sections that a user writes; the report's settings are made by the graph.
 SECTIONS = (
     "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
-    "sft", "evaluate", "evalset", "replies", "winrate", "comparison",
+    "sft", "evaluate", "evalset", "replies", "winrate", "mtbench", "harness", "comparison",
     "tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy",
 )  # fmt: skip
 MOST_SHARDS = 100_000
@@ -118,7 +118,7 @@ class RecipeBase(BaseSettings):
         description="training seeds of the students, such as [1, 2, 3]: every branch's student is trained once with "
         "each, and intervals are over them as well; none: one student a branch, with sft.seed",
     )
-    benchmarks: tuple[Literal["winrate"], ...] = Field(
+    benchmarks: tuple[Literal["winrate", "mtbench", "harness"], ...] = Field(
         (), description="what the students are compared by beside their held-out loss; each has a section"
     )
     panel: PanelSettings = Field(PanelSettings(), description="arte: whose answers choose the preference set")

@@ -22,7 +22,10 @@ def evaluate(builder: Builder, branches: Sequence[Branch]) -> None:
     named = {f"student.{name}": model for name, model in students.items()}
     measures = {"losses": builder.add("evaluate", "evaluate", {**named, "reference": PREPARE})}
     for benchmark in builder.recipe.benchmarks:
-        measures[benchmark] = _judged(builder, benchmark, students)
+        if benchmark == "harness":
+            measures[benchmark] = builder.add("harness", "harness", named)
+        else:
+            measures[benchmark] = _judged(builder, benchmark, students)
     builder.add("comparison", "comparison", measures, _with_baseline(builder, "comparison"))
 
 

@@ -91,6 +91,40 @@ def means(
     return Measure(name, title, "higher", decimals, scores, " ".join(filter(None, [note, _left_out(values)])))
 
 
+def grades(rows: Iterable[Row], settings: ComparisonSettings) -> Measure | None:
+    """MT-Bench: the mean grade over questions of the mean over a question's turns, from the rows of `mtbench`."""
+    turns: dict[tuple[Any, ...], list[float | None]] = {}
+    for row in rows:
+        turns.setdefault((row["student"], row["seed"], row["question_id"]), []).append(row["grade"])
+    talks = [
+        {
+            "student": student,
+            "seed": seed,
+            "question_id": question,
+            "grade": None if None in given else sum(each for each in given if each is not None) / len(given),
+        }
+        for (student, seed, question), given in turns.items()
+    ]
+    return means(
+        "mtbench", "MT-Bench", grid(talks, "question_id", "grade"), settings, decimals=2, note="judge's grade, 1 to 10."
+    )
+
+
+def benchmarks(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
+    """One column a task, from the rows of `harness`; in a group every document counts alike."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        by_task.setdefault(row["benchmark"], []).append(row)
+    found = []
+    for task, of_task in by_task.items():
+        values, metric = grid(of_task, "document", "value"), of_task[0]["metric"]
+        note = f"{metric} in per cent, over {len(values.items)} documents."
+        measure = means(f"harness_{task}", task, values, settings, decimals=1, factor=100, note=note)
+        if measure is not None:
+            found.append(measure)
+    return found
+
+
 def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
     """Length-controlled and plain win rate against the baseline, from the rows of `winrate`."""
     pairs = preferences(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.comparison.accuracy import accuracies
 from stages.comparison.grid import Row
-from stages.comparison.measures import Measure, losses, win_rates
+from stages.comparison.measures import Measure, benchmarks, grades, losses, win_rates
 from stages.comparison.settings import ComparisonSettings
 from stages.comparison.table import CELLS, DIFFERENCES, Marker, cells, differences
 from stages.contract.context import StageContext
@@ -27,9 +27,16 @@ def _losses(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
     return [found] if found else []
 
 
+def _grades(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure]:
+    found = grades(rows, settings)
+    return [found] if found else []
+
+
 _KINDS: Mapping[str, Callable[[Iterable[Row], ComparisonSettings], list[Measure]]] = {
     "losses": _losses,
     "winrate": win_rates,
+    "mtbench": _grades,
+    "harness": benchmarks,
     "accuracy": accuracies,
 }
 

@@ -29,6 +29,8 @@ STAGES = (
     "evalset",
     "replies",
     "winrate",
+    "mtbench",
+    "harness",
     "comparison",
     "tasks",
     "questions",

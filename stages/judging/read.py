@@ -10,6 +10,7 @@ from stages.contract.errors import bad_settings
 from stages.evaluate.names import split_replica
 
 PREFIX = "replies."
+JUDGE = "judge"
 Row = dict[str, Any]
 
 

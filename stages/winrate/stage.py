@@ -19,11 +19,10 @@ from stages.generation.prompts import render
 from stages.generation.request import Completion, Request
 from stages.generation.seeds import sampling_seed
 from stages.generation.teacher import Generator
-from stages.judging.read import PREFIX, Answered, answered
+from stages.judging.read import JUDGE, PREFIX, Answered, answered
 from stages.winrate.parsing import parse_verdict
 from stages.winrate.settings import WinrateSettings
 
-JUDGE = "judge"
 STUDENT, BASELINE, TIE = "student", "baseline", "tie"
 COMPARISONS = pa.schema(
     [

@@ -9,6 +9,7 @@ import pytest
 
 from stages.comparison.grid import grid
 from stages.comparison.measures import Measure, losses, means, preferences, win_rates
+from stages.comparison.measures import grades as mtbench
 from stages.comparison.settings import ComparisonSettings
 from stages.comparison.table import Marker, cells, differences
 
@@ -88,6 +89,14 @@ def test_replicas_are_averaged_and_their_spread_widens_the_interval() -> None:
     (alone,) = differences(measured(grades("tailored", 0.5) + base), MARKER)
     assert spread["value"] == pytest.approx(0.5, abs=0.1)
     assert spread["high"] - spread["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_an_mtbench_question_counts_with_all_its_turns_or_not_at_all() -> None:
+    turns = [("q1", 8.0), ("q1", 6.0), ("q2", 9.0), ("q2", None)]
+    rows = [{"student": "a", "seed": None, "question_id": name, "grade": grade} for name, grade in turns]
+    measure = mtbench(rows, SETTINGS)
+    assert measure is not None
+    assert measure.scores["a"].value == 7.0 and "1 of 2 questions" in measure.note
 
 
 def verdicts(student: str, outcomes: list[tuple[str | None, str | None]]) -> Rows:

@@ -1,0 +1,1 @@
+"""Students on any task of EleutherAI's lm-evaluation-harness."""

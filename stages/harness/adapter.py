@@ -1,0 +1,117 @@
+"""The one place that knows lm-eval's interface (0.4)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.contract.errors import bad_settings
+from stages.harness.settings import BUNDLED, HarnessSettings
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a task (of a group: of one of its tasks) and how well the student did on it."""
+
+    task: str
+    document: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A student on one task: the metric that counts, and its value for each document."""
+
+    metric: str
+    documents: list[Document]
+
+
+def evaluate(model: Path, task: str, settings: HarnessSettings) -> Result:
+    """Runs one task.
+
+    Raises:
+        StageError: BAD_SETTINGS where lm-eval is missing, knows no such task, or the metric has no value a document.
+    """
+    try:
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+    except ModuleNotFoundError as error:
+        raise bad_settings(
+            f"lm-eval is not installed (no module {error.name})",
+            where="benchmarks: harness",
+            hint="pip install 'montessori[lm-eval]', where the stages run",
+        ) from error
+    local = (BUNDLED / f"{task}.yaml").is_file()
+    if local:
+        # The rows are in the package: nothing is to be asked for.
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    manager = TaskManager(include_path=settings.task_folder)
+    if not local and not manager.match_tasks([task]):
+        raise bad_settings(
+            f"lm-eval knows no task {task!r}", where="harness.tasks", hint="`lm-eval ls tasks` lists those that it has"
+        )
+    found = lm_eval.simple_evaluate(
+        model=settings.backend,
+        model_args=_model(model, settings),
+        tasks=[bundled(task) if local else task],
+        num_fewshot=settings.fewshot,
+        batch_size=settings.batch_size if settings.backend == "hf" else "auto",
+        limit=settings.limit,
+        log_samples=True,
+        bootstrap_iters=0,  # intervals are ours, and paired
+        apply_chat_template=settings.chat_template,
+        task_manager=manager,
+        random_seed=settings.seed,
+        numpy_random_seed=settings.seed,
+        torch_random_seed=settings.seed,
+        fewshot_random_seed=settings.seed,
+    )
+    return read(found, task, settings.metrics.get(task))
+
+
+def bundled(task: str) -> dict[str, Any]:
+    """A bundled task's definition, with its rows' place on this machine."""
+    path = BUNDLED / f"{task}.yaml"
+    definition: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    definition["dataset_kwargs"] = {"data_files": {"test": str(path.with_suffix(".jsonl"))}}
+    return definition
+
+
+def read(found: Mapping[str, Any], task: str, wanted: str | None) -> Result:
+    """The values of one metric out of what lm-eval returns; with several filters those of the first."""
+    samples: Mapping[str, list[dict[str, Any]]] = found["samples"]
+    first = next((rows[0] for rows in samples.values() if rows), None)
+    if first is None:
+        raise bad_settings(f"the task {task!r} has no document", where="harness.tasks")
+    metrics = list(first["metrics"])
+    metric = wanted or metrics[0]
+    if metric not in metrics:
+        raise bad_settings(
+            f"{task!r} has no metric {metric!r}", where="harness.metrics", hint=f"it has {', '.join(metrics)}"
+        )
+    documents = []
+    for name, rows in samples.items():
+        for row in rows:
+            if row.get("filter", first.get("filter")) != first.get("filter") or metric not in row:
+                continue
+            value = row[metric]
+            if not isinstance(value, int | float):
+                raise bad_settings(
+                    f"{metric} of {name!r} has no number for each document, so students cannot be paired on it",
+                    where="harness.metrics",
+                    hint=f"choose another of {', '.join(metrics)}",
+                )
+            documents.append(Document(name, f"{name}/{row['doc_id']}", float(value)))
+    return Result(metric, documents)
+
+
+def _model(model: Path, settings: HarnessSettings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"pretrained": str(model), "dtype": settings.dtype}
+    if settings.max_tokens is not None:
+        arguments["max_length" if settings.backend == "hf" else "max_model_len"] = settings.max_tokens
+    return arguments
