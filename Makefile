@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 MAKEFLAGS += --no-print-directory
-BENCH ?= dedup influence precision ranks scale performance
+BENCH ?= dedup influence precision ranks scale incontext performance
 
 .PHONY: help setup libnuma run test lint format bench lock chart image kind-up kind-test kind-down test-cluster clean
 

@@ -26,7 +26,7 @@ machine stands beside these. What is computed: [influence.md](influence.md).
 
 def main() -> int:
     """Write the page; 1 where there is nothing to write."""
-    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale()]
+    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale(), *incontext()]
     if len(parts) == 1:
         print("bench/results/ is empty: run make bench", file=sys.stderr)
         return 1
@@ -141,6 +141,27 @@ def scale() -> Iterator[str]:
             for run in each["runs"]
         ]
         yield table(("candidates", "chunks", "ms each", "requests a chunk", "peak GiB", "s to read for pairing"), rows)
+
+
+def incontext() -> Iterator[str]:
+    for each in results("incontext"):
+        yield (
+            f"## In-context scoring: the order of prompts\n\n**{each['machine']}**, SmolLM2-135M under vLLM, "
+            f"{each['prompts']:,} prompts of {each['tokens'] / each['prompts']:.0f} tokens on average.\n"
+            "ARTE's scores take a candidate as the one example before every preference question; the plain order goes\n"
+            "question by question without a cache.\n"
+        )
+        rows = [
+            (
+                f"{way['order']}, cache {'on' if way['caching'] else 'off'}",
+                f"{way['seconds']:.1f}",
+                f"{way['prompts_per_second']:.1f}",
+                f"{way['times_plain']:.2f}",
+                f"{way['same_answers']:.1%}",
+            )
+            for way in each["ways"]
+        ]
+        yield table(("way", "s", "prompts/s", "times faster", "same answers as plain"), rows)
 
 
 def draw(result: dict[str, Any]) -> None:
