@@ -85,6 +85,7 @@ def init(
 @app.command()
 def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, output: Output = "table") -> None:
     """Show what a run would do and cost, before anything is spent."""
+    from flow.asked import asked
     from flow.cost import METHODS
     from flow.plan import costs, summary
     from flow.plan import plan as make
@@ -93,10 +94,13 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     session = _open(recipe, store, set_, write=False)
     lines = make(session.graph, session.store)
     influence = costs(session.graph, session.store, lines)
+    questions = asked(session.graph)
     if _is_json(output):
         nodes = [each.as_json() for each in lines]
         costed = [each.as_json() for each in influence]
-        _print_json({"run": session.graph.run, "store": session.store.uri, "nodes": nodes, "influence": costed})
+        generations = [each.as_json() for each in questions]
+        told = {"nodes": nodes, "influence": costed, "generations": generations}
+        _print_json({"run": session.graph.run, "store": session.store.uri, **told})
         return
     rows = [
         (each.node, each.state, each.why, str(each.shards), "?" if each.seconds is None else duration(each.seconds))
@@ -104,6 +108,9 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     ]
     _table(f"{session.graph.run} in {session.store.uri}", ("node", "state", "why", "shards", "estimate"), rows)
     print(summary(lines))
+    if questions:
+        counted = [(each.node, f"{each.generations:,}", each.counted) for each in questions]
+        _table("short generations, at most", ("node", "generations", "counted as"), counted)
     if influence:
         cells: dict[tuple[str, int], list[str]] = {}
         for each in influence:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flow.asked import asked
 from flow.bundled import copy_recipe
 from flow.graph import Edge, Graph, build
 from flow.recipe import load_recipe
@@ -143,6 +144,16 @@ def test_a_copied_recipe_brings_its_prompts(tmp_path: Path) -> None:
     path = copy_recipe("arte-quickstart", tmp_path / "mine" / "run.yaml")
     assert (path.parent / "arte-prompts" / "word_sorting.yaml").is_file()
     assert "word_sorting" in opened(path, tmp_path).rationales.prompts
+
+
+def test_a_plan_counts_the_generations_of_the_paper(tmp_path: Path) -> None:
+    found = {
+        each.node: each
+        for each in asked(open_recipe(RECIPES / "arte-gemma-2b.yaml", str(tmp_path), [], write=False).graph)
+    }
+    assert found["it1.incontext"].generations == 920_000
+    assert found["panel.gemma-2b"].generations == 23 * 100 * 4
+    assert "base.answers" not in found, "how many test questions there are only the files know"
 
 
 def test_the_papers_recipe_has_its_tasks_and_values() -> None:
