@@ -114,6 +114,13 @@ def parse_run(obj: Mapping[str, Any], store: str) -> Run:
         problem = _model_problem(source) if isinstance(source, ModelSource) else _rows_problem(source)
         if problem:
             raise bad_settings(problem, where=f"{where} spec.recipe.{key}", hint="montessori submit copies local files")
+    prompts = getattr(recipe.section("rationales"), "prompts", None)
+    if recipe.method == "arte" and isinstance(prompts, str):
+        raise bad_settings(
+            f"pods have no such folder: {prompts!r}",
+            where=f"{where} spec.recipe.rationales.prompts",
+            hint="montessori submit reads it; or write the prompts there themselves",
+        )
     return Run(
         name=name,
         namespace=str(metadata["namespace"]),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from stages.contract.errors import bad_settings
 from stages.contract.spec import StageSpec, resource
 from stages.generation.settings import GenerationSettings, SamplingSettings
 
@@ -74,8 +75,17 @@ class RationalesSettings(GenerationSettings):
     )
 
     def of_task(self, task: str) -> TaskPrompts | None:
-        """The prompts of a task, its own or the default ones; None where there are neither."""
-        assert not isinstance(self.prompts, str), "a sequencer reads the folder"
+        """The prompts of a task, its own or the default ones; None where there are neither.
+
+        Raises:
+            StageError: BAD_SETTINGS for a folder that no sequencer has read: a container does not see it.
+        """
+        if isinstance(self.prompts, str):
+            raise bad_settings(
+                f"the folder {self.prompts!r} was not read",
+                where="rationales.prompts",
+                hint="montessori run and submit read it; a task by hand has the prompts themselves",
+            )
         return self.prompts.get(task) or self.prompts.get(DEFAULT)
 
 

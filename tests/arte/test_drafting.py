@@ -176,6 +176,12 @@ def test_a_task_without_prompts_is_named(file_store: Store) -> None:
     assert caught.value.code == ExitCode.BAD_SETTINGS
 
 
+def test_a_folder_that_nobody_read_is_refused(file_store: Store) -> None:
+    with pytest.raises(StageError, match="the folder 'ways' was not read") as caught:
+        answered(file_store, lambda *_: says("x"), prompts="ways")
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+
+
 @pytest.mark.parametrize("reasoning", [[], ["a", "a"], [" "]])
 def test_reasoning_prompts_are_different_texts(reasoning: list[str]) -> None:
     with pytest.raises(ValueError, match="reasoning"):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from flow.recipe import read_yaml
+from flow.tasks import read_prompts
 from k8s import names
 from k8s.run import Rerun, RunSpec, parse_run
 from stages.contract.errors import ExitCode, StageError
@@ -51,7 +52,9 @@ def test_an_object_is_a_checked_run_with_the_controllers_store() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_bundled_recipe_is_a_run(path: Path) -> None:
     obj = trun()
-    obj["spec"]["recipe"] = read_yaml(path)
+    obj["spec"]["recipe"] = recipe = read_yaml(path)
+    if "rationales" in recipe:
+        recipe["rationales"]["prompts"] = read_prompts(path.parent / recipe["rationales"]["prompts"], path.stem)
     obj["metadata"]["name"] = path.stem
     assert parse_run(obj, STORE).recipe.name == path.stem
 
@@ -71,6 +74,8 @@ def test_every_bundled_recipe_is_a_run(path: Path) -> None:
         ({"prepare": {"reference": {"uri": "file:///etc/x.jsonl"}}}, "pods have no such file"),
         ({"prepare": {"seeds": {"uri": "store:../x.jsonl"}}}, "no key of a store"),
         ({"prepare": {"seeds": {"uri": "hf:/etc"}}}, "no dataset of the hub"),
+        ({"method": "arte", "rationales": {"prompts": "ways"}}, "rationales.prompts: pods have no such folder: 'ways'"),
+        ({"panel": {"models": {"mine": {"model": "/models/mine"}}}}, "panel.models.mine: pods have no such model"),
     ],
 )
 def test_a_recipe_that_pods_cannot_run_is_refused_with_its_key(recipe: dict[str, Any], words: str) -> None:
