@@ -36,6 +36,7 @@ STAMP = "export.json"
 VERSION = 1
 OWNED = ("dataset", "teacher", "student", "report.html", "summary.json", "figures", "tables")
 _CARD = "README.md"
+_CHECKPOINT = "checkpoint-"
 _PARTIAL = ".partial-"
 _ABANDONED_S = 3600.0
 _LINKED_BYTES = 1 << 20  # smaller files are copied: people edit a config.json, nobody edits weights by hand
@@ -145,8 +146,13 @@ def _write_dataset(rows: pa.Table, folder: Path) -> None:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Copies a folder's files; large ones become hard links where that is possible."""
+    """Copies a folder's files; large ones become hard links where that is possible.
+
+    A trained model's checkpoints stay in the store: they are for measuring.
+    """
     for path in _files(source):
+        if path.relative_to(source).parts[0].startswith(_CHECKPOINT):
+            continue
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if path.stat().st_size >= _LINKED_BYTES:

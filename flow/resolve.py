@@ -120,5 +120,5 @@ class Resolver:
                 if identity not in self._models:
                     self._models[identity] = model_digest(source)
                 inputs[name] = ModelInput(source=source.model_dump(mode="json"), digest=self._models[identity])
-        mark = fingerprint(spec(node.stage), node.settings, {name: each.digest for name, each in inputs.items()})
+        mark = fingerprint(spec(node.stage), node.settings, {name: each.identity for name, each in inputs.items()})
         return Resolved(mark, artifact_key(node.stage, mark), inputs)

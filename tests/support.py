@@ -95,7 +95,7 @@ def make_task(
     mark = fingerprint(
         declared,
         declared.settings.model_validate(settings),
-        {name: each.digest for name, each in given.items()},
+        {name: each.identity for name, each in given.items()},
     )
     return Task(
         run=RUN,

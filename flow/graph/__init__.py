@@ -8,6 +8,7 @@ from flow.graph.builder import Builder
 from flow.graph.evaluation import evaluate, report
 from flow.graph.iteration import Iterated, iterate
 from flow.graph.model import Edge, Graph, Node, Source
+from flow.graph.progress import on_the_way
 from flow.recipe import RecipeBase
 
 
@@ -19,8 +20,8 @@ def build(recipe: RecipeBase) -> Graph:
     builder.add("prepare", "prepare", {})
     last = iterate(builder) if recipe.method == "montessori" else Iterated(recipe.teacher)
     made = branches(builder, last)
-    evaluate(builder, made)
     main = made[0]
+    evaluate(builder, made, on_the_way(builder, main.name, main.replicas, last.teacher))
     told = report(builder, main.name)
     outputs = {"dataset": main.dataset.node, "student": main.student.node, "report": told.node}
     if isinstance(last.teacher, Edge):

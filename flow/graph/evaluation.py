@@ -8,6 +8,7 @@ from typing import Any
 from flow.graph.branches import Branch
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
+from flow.graph.students import Replicas
 from stages.contract.catalog import spec
 from stages.evaluate.names import replica
 
@@ -15,18 +16,27 @@ UNTRAINED = "base"
 Students = Mapping[str, Source]
 
 
-def evaluate(builder: Builder, branches: Sequence[Branch]) -> None:
-    """Every branch's students and the untrained one by each measure that the recipe names, and all in one table."""
+def evaluate(builder: Builder, branches: Sequence[Branch], on_the_way: Mapping[str, Replicas] | None = None) -> None:
+    """Every branch's students and the untrained one by each measure that the recipe names, and all in one table.
+
+    Students of a teacher `on_the_way` have their loss measured and nothing else: they are no competitors.
+    """
     students: dict[str, Source] = {UNTRAINED: builder.recipe.student}
     students |= {replica(each.name, seed): model for each in branches for seed, model in each.replicas.items()}
     named = {f"student.{name}": model for name, model in students.items()}
-    measures = {"losses": builder.add("evaluate", "evaluate", {**named, "reference": PREPARE})}
+    passing = {
+        f"student.{replica(name, seed)}": model
+        for name, replicas in (on_the_way or {}).items()
+        for seed, model in replicas.items()
+    }
+    measures = {"losses": builder.add("evaluate", "evaluate", {**named, **passing, "reference": PREPARE})}
     for benchmark in builder.recipe.benchmarks:
         if benchmark == "harness":
             measures[benchmark] = builder.add("harness", "harness", named)
         else:
             measures[benchmark] = _judged(builder, benchmark, students)
-    builder.add("comparison", "comparison", measures, _with_baseline(builder, "comparison"))
+    settings = _with_baseline(builder, "comparison").model_copy(update={"left_out": tuple(on_the_way or ())})
+    builder.add("comparison", "comparison", measures, settings)
 
 
 def _judged(builder: Builder, benchmark: str, students: Students) -> Edge:

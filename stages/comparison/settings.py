@@ -11,6 +11,9 @@ class ComparisonSettings(StageSettings):
     """Settings of `comparison`."""
 
     baseline: str = Field("base", description="set by the graph: the student that the others are compared with")
+    left_out: tuple[str, ...] = Field(
+        (), description="set by the graph: students that are measured for another purpose and are no competitors"
+    )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples of questions and training seeds")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")

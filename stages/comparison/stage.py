@@ -51,7 +51,7 @@ def run(context: StageContext) -> None:
     read: dict[str, Any] = {}
     for name in given:
         context.check_stop()
-        rows: Rows = context.table(name).to_pylist()
+        rows: Rows = [row for row in context.table(name).to_pylist() if row["student"] not in settings.left_out]
         with context.meter.phase("compute"):
             found = _KINDS[name](rows, settings)
         if not found:

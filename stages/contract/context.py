@@ -133,7 +133,7 @@ class StageContext:
 
     def digest(self, name: str) -> str:
         """The content digest of an input, to be kept in rows that were made with it."""
-        return self._input(name).digest
+        return self._input(name).identity
 
     def _input(self, name: str) -> ArtifactInput | ModelInput:
         if name not in self.task.inputs:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stages.contract.canonical import digest as content_digest
 from stages.contract.errors import bad_settings
 from stages.contract.store import Store, open_store
 
@@ -27,6 +28,11 @@ class ArtifactInput(_Frozen):
     digest: str
     folder: str = ""  # a part of the artifact, such as the model inside a warm-up checkpoint
 
+    @property
+    def identity(self) -> str:
+        """What tells this input's content from another's: two folders of one artifact differ."""
+        return content_digest([self.digest, self.folder]) if self.folder else self.digest
+
 
 class ModelInput(_Frozen):
     """A model from outside the store: a `stages.models.settings.ModelSource` and the digest of what it names."""
@@ -34,6 +40,10 @@ class ModelInput(_Frozen):
     kind: Literal["model"] = "model"
     source: dict[str, Any]
     digest: str
+
+    @property
+    def identity(self) -> str:
+        return self.digest
 
 
 Input = Annotated[ArtifactInput | ModelInput, Field(discriminator="kind")]

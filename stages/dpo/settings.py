@@ -48,6 +48,13 @@ class DpoSettings(TrainingSettings):
     save_dtype: Literal["auto"] | Dtype = Field(
         "auto", description="Precision of the published weights; auto is the teacher's own."
     )
+    checkpoints: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Publish the teacher after so many of its steps as well, evenly apart. Data are generated from "
+        "each, measured and trained on, and the report shows them against the teacher's progress: a branch each.",
+    )
     micro_batch: int = resource(
         1,
         ge=1,

@@ -64,7 +64,9 @@ class Nodes:
 
     def __init__(self, artifacts: Iterable[tuple[str, Artifact]], edges: Iterable[tuple[str, str, str]]) -> None:
         found = {name: Node(name, artifact) for name, artifact in artifacts}
-        self.edges = [(source, target) for source, target, _ in edges if source in found and target in found]
+        named = [edge for edge in edges if edge[0] in found and edge[1] in found]
+        self.edges = [(source, target) for source, target, _ in named]
+        self._inputs = named
         # Edges come in the recipe's order: the run's own branch before those that it is compared with.
         names = dict.fromkeys([*(name for edge in self.edges for name in edge), *found])
         self._nodes = {name: found[name] for name in _ordered(list(names), self.edges)}
@@ -81,6 +83,21 @@ class Nodes:
     def latest(self, stage: str) -> Node | None:
         """The last node of a stage: of several iterations the one that the final teacher rests on."""
         return next(iter(reversed(self.of_stage(stage))), None)
+
+    def inputs(self, name: str) -> list[tuple[Node, str]]:
+        """The nodes that a node is made from, with the names of the inputs that they are."""
+        return [(self._nodes[source], given) for source, target, given in self._inputs if target == name]
+
+    def source(self, name: str, given: str) -> Node | None:
+        """The node that is one input of a node; None where the input is missing or a model from outside."""
+        return next((node for node, each in self.inputs(name) if each == given), None)
+
+    def on_the_way(self, main: str) -> list[dict[str, Any]]:
+        """Folder and step of each teacher that the main branch's DPO published on its way; a folder is its branch's
+        name too."""
+        dpo = self.source(f"{main}.instructions", "teacher")
+        found: list[dict[str, Any]] = dpo.figures.get("checkpoints", []) if dpo else []
+        return found
 
     def upstream(self, name: str) -> list[Node]:
         """A node and everything that it was made from."""

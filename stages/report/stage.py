@@ -19,12 +19,16 @@ from stages.report.sections import (
     cost,
     filtered,
     influence,
+    lengths,
     loop,
     pairs,
+    progress,
     reliability,
     students,
     tasks,
+    texts,
     training,
+    value,
 )
 from stages.report.settings import ReportSettings
 from stages.report.verdict import Finding, verdict
@@ -61,11 +65,15 @@ def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows
         influence.section(nodes, branches),
         students.section(nodes, branches),
         comparison.section(nodes),
+        progress.section(nodes, branches),
+        texts.section(nodes, branches),
+        lengths.section(nodes),
         reliability.section(nodes),
         audit.section(nodes),
         pairs.section(nodes, settings.examples),
         filtered.section(nodes),
         training.section(nodes, branches),
+        value.section(nodes, branches),
         cost.section(nodes, dataset, rows),
     ]
 

@@ -62,6 +62,9 @@ def work(job: Job) -> Outcome:
         trainer: Any = trainers.pair_trainer(job, settings, tokenizer, encoded["train"].rows, encoded["heldout"].rows)
     else:
         trainer = trainers.row_trainer(job, settings, tokenizer, encoded["train"].rows)
+    snapshots = _snapshots(job, settings, writes=writes)
+    if snapshots is not None:
+        trainer.add_callback(snapshots)
     watch = Watch(job, settings, trainer.args.device, time.monotonic)
     trainer.add_callback(watch)
     clock.lap("init")
@@ -85,8 +88,24 @@ def work(job: Job) -> Outcome:
     changed = changed_share(weights, job.model, dtype)
     clock.lap("save")
     outcome = _outcome(job, settings, trainer, encoded)
-    more = {"saved_dtype": str(dtype).removeprefix("torch."), "weights_changed": changed, "seconds": clock.rounded()}
+    more: dict[str, Any] = {
+        "saved_dtype": str(dtype).removeprefix("torch."),
+        "weights_changed": changed,
+        "seconds": clock.rounded(),
+    }
+    if snapshots is not None:
+        more["checkpoints"] = snapshots.publish(job.model_out)
     return outcome.model_copy(update={"figures": outcome.figures | more})
+
+
+def _snapshots(job: Job, settings: Any, *, writes: bool) -> Any:
+    """The callback that keeps models on the way, where the stage has it and the settings ask for it."""
+    wanted = getattr(settings, "checkpoints", 0)
+    if not wanted:
+        return None
+    from stages.training.snapshots import Snapshots
+
+    return Snapshots(job, wanted, _saved_dtype(job, settings), writes=writes)
 
 
 def _saved_dtype(job: Job, settings: Any) -> torch.dtype:

@@ -117,3 +117,15 @@ def test_without_a_judge_model_the_teacher_judges(tmp_path: Path) -> None:
     named = graph(tmp_path, benchmarks=["winrate"], judge_model=other).nodes["winrate.judge"].inputs["judge"]
     assert isinstance(own, ModelSource) and isinstance(named, ModelSource)
     assert own.model != "org/judge" and named.model == "org/judge"
+
+
+def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: Path) -> None:
+    found = graph(tmp_path, iterations=2, compare=["self-instruct"], dpo={"checkpoints": 2})
+    teacher = found.nodes["checkpoint-2.responses"].inputs["teacher"]
+    assert teacher == Edge("it2.dpo", folder="checkpoint-2")
+    assert found.nodes["checkpoint-1.sft"].inputs["rows"] == Edge("checkpoint-1.responses")
+    assert "student.checkpoint-1" in found.nodes["evaluate"].inputs
+    assert found.nodes["comparison"].settings.left_out == ("checkpoint-1", "checkpoint-2")  # type: ignore[attr-defined]
+    # Nobody looks at an earlier teacher's checkpoints.
+    published = {name: node.settings.checkpoints for name, node in found.nodes.items() if node.stage == "dpo"}  # type: ignore[attr-defined]
+    assert published == {"it1.dpo": 0, "it2.dpo": 2}

@@ -216,10 +216,11 @@ class _Maker:
         if name.endswith("dpo"):
             sides = {"loss": 0.693, "accuracy": 0.0, "margin": 0.0}, {"loss": 0.66, "accuracy": 0.67, "margin": 0.08}
             figures["heldout"] = {"pairs": 6, "before": sides[0], "after": sides[1]}
+            figures["checkpoints"] = [{"folder": "checkpoint-1", "step": 24}]
         self.add(name, inputs, figures=figures, folder=folder)
 
     def evaluate(self, branches: list[str], gain: float) -> None:
-        values = {"base": 5.0031, "self-instruct": 4.2522, "tailored": 4.2522 - gain}
+        values = {"base": 5.0031, "self-instruct": 4.2522, "tailored": 4.2522 - gain, "checkpoint-1": 4.2522 - gain / 2}
         names = ["base", *branches]
         students = {
             name: {"value": values[name], "low": values[name] - 0.21, "high": values[name] + 0.22}
@@ -321,7 +322,12 @@ def made_up_run(
         maker.data(branch, teacher, prompts=prompts, samples=4, answers=1)
         maker.influence(branch, shift=shift if branch == "tailored" else 0.0)
         maker.trained(f"{branch}.sft", {"student": None, "rows": f"{branch}.responses"}, folders[branch], 5.0, 4.2)
-    maker.evaluate(["tailored", "self-instruct"], gain)
+    maker.data("checkpoint-1", "it1.dpo", prompts=12, samples=4, answers=1)
+    maker.influence("checkpoint-1", shift=shift / 2)
+    maker.trained(
+        "checkpoint-1.sft", {"student": None, "rows": "checkpoint-1.responses"}, folders["tailored"], 5.0, 4.2
+    )
+    maker.evaluate(["tailored", "self-instruct", "checkpoint-1"], gain)
     maker.comparison(["tailored", "self-instruct"], gain)
     return MadeUpRun(maker.artifacts, maker.inputs, folders)
 

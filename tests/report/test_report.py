@@ -19,20 +19,13 @@ from tests.support import run_stage
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 SECTIONS = (
-    "loop",
-    "influence",
-    "students",
-    "comparison",
-    "reliability",
-    "audit",
-    "pairs",
-    "filtered",
-    "training",
-    "cost",
-)
+    "loop", "influence", "students", "comparison", "progress", "texts", "lengths", "reliability", "audit", "pairs",
+    "filtered", "training", "value", "cost",
+)  # fmt: skip
 FIGURES = {
     "loop", "influence", "helpful", "students", "differences", "reliability", "reliability-by-responses", "audit",
-    "loss-warmup", "loss-dpo", "loss-sft",
+    "loss-warmup", "loss-dpo", "loss-sft", "progress-students", "progress-influence", "progress-helpful",
+    "texts-instruction", "texts-response", "lengths-influence", "value",
 }  # fmt: skip
 
 
@@ -161,6 +154,9 @@ def test_the_card_has_a_header_that_loads_the_data(made: tuple[Store, MadeUpRun,
         (("influence",), "This run measured no influence."),
         (("evaluate",), "This run evaluated no student."),
         (("comparison",), "This run compared no students."),
+        (("dpo",), "This run looked at its teacher before and after its training only"),
+        (("self-instruct", "it1"), "This run has data of one teacher only"),
+        (("evaluate",), "It takes two students to set quality against cost."),
         (("it1.", "tailored.influence", "self-instruct.influence"), "This run averaged no scores"),
         (("warmup", "dpo", "sft"), "Nothing was trained in this run."),
         (("it1", "self-instruct", "tailored", "evaluate", "comparison"), "This run compared nothing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -99,5 +98,7 @@ def _groups(rows: list[tuple[int, float, str]]) -> list[tuple[float, Interval, i
 
 def _spearman(rows: list[tuple[int, float, str]]) -> float | None:
     """Rank correlation of length and score; None where one of them does not vary."""
-    found = float(stats.spearmanr([words for words, _, _ in rows], [score for _, score, _ in rows]).statistic)
-    return found if math.isfinite(found) else None
+    words, scores = [words for words, _, _ in rows], [score for _, score, _ in rows]
+    if len(set(words)) == 1 or len(set(scores)) == 1:
+        return None
+    return float(stats.spearmanr(words, scores).statistic)

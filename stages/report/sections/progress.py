@@ -27,8 +27,8 @@ class _Stop:
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    dpo = nodes.latest("dpo")
-    kept: list[dict[str, Any]] = dpo.figures.get("checkpoints", []) if dpo else []
+    dpo = nodes.source(f"{branches.main}.instructions", "teacher")
+    kept = nodes.on_the_way(branches.main)
     if dpo is None or not kept:
         why = "This run looked at its teacher before and after its training only (dpo.checkpoints: 3 looks on the way)."
         return left_out("progress", TITLE, why)

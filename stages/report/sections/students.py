@@ -18,9 +18,17 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     node = nodes.latest("evaluate")
     if node is None:
         return left_out("students", TITLE, "This run evaluated no student.")
-    students: dict[str, Any] = node.figures["students"]
+    # Those of a teacher on its way have a section of their own.
+    left_out_here = {each["folder"] for each in nodes.on_the_way(branches.main)}
+    students: dict[str, Any] = {
+        name: each for name, each in node.figures["students"].items() if name not in left_out_here
+    }
     differences: list[dict[str, Any]] = sorted(
-        (_towards(branches.main, each) for each in node.figures["differences"]),
+        (
+            _towards(branches.main, each)
+            for each in node.figures["differences"]
+            if each["first"] in students and each["second"] in students
+        ),
         key=lambda each: (each["first"] != branches.main, each["second"] == "base"),
     )
     order = sorted(students, key=lambda name: (name != "base", name == branches.main, name))

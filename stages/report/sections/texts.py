@@ -42,7 +42,8 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         )
         blocks.append(Figure(f"texts-{column}", drawing, f"{column.capitalize()}s of both teachers, by words."))
     blocks += [_lengths(sides, lengths), _openings(sides)]
-    words_found = distinct(*(texts["instruction"] for texts in sides.values()), _WORDS)
+    written = [texts["instruction"] for texts in sides.values()]
+    words_found = distinct(written[0], written[1], _WORDS)
     if words_found:
         blocks.append(_words(list(sides), words_found))
     numbers: dict[str, Any] = {
