@@ -61,17 +61,18 @@ FROM builder AS cpu-packages
 COPY locks/cpu.txt /locks/
 RUN install-lock cpu
 
-# builtin:smollm2, so that a pod needs no hub: converted with the packages above and only the code that does it.
+# builtin:smollm2, so that a pod needs no hub: converted with the packages above and no more code than does it.
 FROM cpu-packages AS model
 COPY stages/__init__.py /app/stages/
-COPY stages/contract /app/stages/contract
+COPY stages/contract/__init__.py stages/contract/errors.py /app/stages/contract/
+COPY stages/contract/store /app/stages/contract/store
 COPY stages/models /app/stages/models
 RUN python -m stages.models.builtin
 
 FROM base AS runtime
 # vLLM looks for NUMA nodes
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends libnuma1 >/dev/null \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 FROM runtime AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
@@ -92,7 +93,7 @@ RUN install-lock gpu
 # The CUDA libraries come with the wheels, the driver with the node. Triton compiles its launchers where they run.
 FROM runtime AS gpu
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends gcc libc6-dev >/dev/null \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=gpu-packages /opt/venv /opt/venv
 COPY --from=model /opt/venv/share/montessori /opt/venv/share/montessori
 COPY --from=code /app /app
