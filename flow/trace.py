@@ -178,7 +178,7 @@ def _teacher(run: _Run, node: str) -> Row:
         "node": trained,
         "digest": run.digest(trained),
         "pairs": _pairs(run, pairs),
-        "scores": _scores(run, pairs),
+        "scores": _in_context(run, pairs) if run.nodes[pairs]["stage"] == "preferences" else _scores(run, pairs),
         "trained_from": _teacher(run, trained),
     }
 
@@ -223,6 +223,20 @@ def _scores(run: _Run, pairs: str) -> Row:
             "ref_ids": run.table(reference, "probe")["ref_id"].to_pylist(),
         },
         "audit": _audit(run, node),
+    }
+
+
+def _in_context(run: _Run, pairs: str) -> Row:
+    """What ARTE's scores were measured with: a student and its preference set."""
+    node = run.source(pairs, "scores")
+    assert node is not None
+    preference = run.source(node, "preference")
+    assert preference is not None
+    return {
+        "node": node,
+        "rows": run.artifact(node).manifest.tables["rows"],
+        "student": run.model(node, "student"),
+        "preference": {"node": preference, "questions": sum(run.table(preference)["chosen"].to_pylist())},
     }
 
 
@@ -275,8 +289,18 @@ def _add_teacher(tree: Tree, teacher: Mapping[str, Any], label: str) -> None:
         example = below.add(_line("pair", f"{each['pair_id']}, gap {each['gap']:.3g}"))
         example.add(_line(f"chosen {each['chosen_score']:+.3g}", _short(each["chosen"], 120)))
         example.add(_line(f"rejected {each['rejected_score']:+.3g}", _short(each["rejected"], 120)))
-    _add_scores(branch, teacher["scores"])
+    if "preference" in teacher["scores"]:
+        _add_in_context(branch, teacher["scores"])
+    else:
+        _add_scores(branch, teacher["scores"])
     _add_teacher(branch, teacher["trained_from"], "started from")
+
+
+def _add_in_context(tree: Tree, scores: Mapping[str, Any]) -> None:
+    branch = tree.add(_line("scores", f"{scores['node']}, {scores['rows']} rows (in context)"))
+    branch.add(_line("student", _model(scores["student"])))
+    preference = scores["preference"]
+    branch.add(_line("preference set", f"{preference['questions']} questions of {preference['node']}"))
 
 
 def _add_scores(tree: Tree, scores: Mapping[str, Any]) -> None:
