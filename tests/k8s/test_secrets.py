@@ -1,0 +1,45 @@
+"""The store's keys are in the environment of who uses them, and in nothing that a run leaves or the cluster holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flow.pods import PodSettings
+from k8s.render import is_gang, render_job, render_service
+from stages.contract.task import Task
+from tests.contract.conftest import use_server
+from tests.contract.servers import ACCESS_KEY, SECRET_KEY, Server
+from tests.flow.test_local import run, toy_graph
+from tests.k8s.builders import RUN, SETTINGS
+
+KEYS = (ACCESS_KEY, SECRET_KEY)
+
+
+@pytest.mark.parametrize("fault", [None, "bug"])
+def test_a_run_on_s3_leaves_no_key_in_its_store(
+    seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: str | None
+) -> None:
+    store = use_server(monkeypatch, seaweedfs_server.endpoint)
+    run(store, toy_graph(shards=2, **({"fault": fault} if fault else {})), retries=0)
+    kept = {key: store.get(key) for key, _ in store.list("")}
+    kinds = {key.split("/")[2] for key in kept if key.startswith("runs/")}
+    assert {"tasks", "outcomes", "logs", "progress", "state.json"} <= kinds
+    printed = "".join(capfd.readouterr()).encode()
+    for secret in KEYS:
+        found = [key for key, data in {**kept, "printed": printed}.items() if secret.encode() in data]
+        assert found == []
+    tasks = [Task.model_validate_json(data) for key, data in kept.items() if "/tasks/" in key]
+    for task in tasks:
+        for pods in (1, 2):
+            job = render_job(RUN, task, PodSettings(pods=pods), SETTINGS)
+            text = json.dumps([job, render_service(job) if is_gang(job) else None])
+            assert not any(secret in text for secret in KEYS)
+
+
+def test_a_secret_is_named_once_and_none_of_its_values() -> None:
+    task = Task(run="r", node="n", stage="curate", settings={}, output="a/b", fingerprint="0")
+    job = render_job(RUN, task, PodSettings(), SETTINGS)
+    assert json.dumps(job).count(SETTINGS.store_secret) == 1
+    assert "valueFrom" not in json.dumps(job)
