@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from flow.doctor import Check
     from flow.session import Session
 
 app = typer.Typer(
@@ -76,7 +77,7 @@ def init(
     from flow.bundled import copy_recipe, listing
 
     if list_:
-        _table("bundled recipes", ("name", "about"), listing())
+        table("bundled recipes", ("name", "about"), listing())
         return
     path = copy_recipe(recipe, target)
     print(f"wrote {path}; next: montessori plan {path}")
@@ -95,29 +96,29 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     lines = make(session.graph, session.store)
     influence = costs(session.graph, session.store, lines)
     questions = asked(session.graph)
-    if _is_json(output):
+    if is_json(output):
         nodes = [each.as_json() for each in lines]
         costed = [each.as_json() for each in influence]
         generations = [each.as_json() for each in questions]
         told = {"nodes": nodes, "influence": costed, "generations": generations}
-        _print_json({"run": session.graph.run, "store": session.store.uri, **told})
+        print_json({"run": session.graph.run, "store": session.store.uri, **told})
         return
     rows = [
         (each.node, each.state, each.why, str(each.shards), "?" if each.seconds is None else duration(each.seconds))
         for each in lines
     ]
-    _table(f"{session.graph.run} in {session.store.uri}", ("node", "state", "why", "shards", "estimate"), rows)
+    table(f"{session.graph.run} in {session.store.uri}", ("node", "state", "why", "shards", "estimate"), rows)
     print(summary(lines))
     if questions:
         counted = [(each.node, f"{each.generations:,}", each.counted) for each in questions]
-        _table("short generations, at most", ("node", "generations", "counted as"), counted)
+        table("short generations, at most", ("node", "generations", "counted as"), counted)
     if influence:
         cells: dict[tuple[str, int], list[str]] = {}
         for each in influence:
             row = cells.setdefault((each.node, each.responses), [str(each.responses), f"{each.candidates:,}"])
             row.append(duration(each.seconds) + (" *" if each.chosen else ""))
         columns = ("node", "responses", "scores", *METHODS)
-        _table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
+        table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
         print(f"* as the recipe says; on one device, assuming {influence[0].assumed}")
     elif any(each.stage == "influence" and each.state != "cached" for each in lines):
         print("what measuring influence will cost is known once the student is here: its name does not say its size")
@@ -147,10 +148,10 @@ def status(run: RunName = None, store: StoreUri = None, output: Output = "table"
 
     session = _find(run, store)
     summary, rows = status_lines(session)
-    if _is_json(output):
-        _print_json(summary)
+    if is_json(output):
+        print_json(summary)
         return
-    _table(summary["headline"], ("node", "state", "shards", "time", "message"), rows)
+    table(summary["headline"], ("node", "state", "shards", "time", "message"), rows)
 
 
 @app.command()
@@ -179,10 +180,13 @@ def rerun(
 ) -> int:
     """Forget what a node (or some of its shards) made, and carry the run on."""
     from flow.manage import forget
+    from flow.resolve import Resolver
     from flow.session import run_local
 
     session = _find(run, store)
-    count = forget(session, node, _numbers(shards), down)
+    resolver = Resolver(session.graph, session.store)
+    resolver.look()
+    count = forget(resolver, node, numbers(shards), down)
     print(f"removed {count} objects; running {session.graph.run}")
     return run_local(session, (), None, to)
 
@@ -222,8 +226,8 @@ def trace(
 
     session = _find(run, store)
     found = trace_row(session.store, read_resolved(session.store, session.graph.run), row)
-    if _is_json(output):
-        _print_json(found)
+    if is_json(output):
+        print_json(found)
     else:
         Console().print(render(found))
 
@@ -256,8 +260,8 @@ def gc(
     size = sum(entry.size for entry in found)
     if yes:
         collect(opened, found)
-    if _is_json(output):
-        _print_json({"objects": len(found), "bytes": size, "deleted": yes, "keys": [entry.key for entry in found]})
+    if is_json(output):
+        print_json({"objects": len(found), "bytes": size, "deleted": yes, "keys": [entry.key for entry in found]})
         return
     print(
         f"{'deleted' if yes else 'would delete'} {len(found)} objects, {size / 1e6:.1f} MB"
@@ -270,12 +274,16 @@ def doctor(store: StoreUri = None, output: Output = "table") -> int:
     """Check this machine: store, models, engines, memory, GPUs."""
     from flow.doctor import checks
 
-    found = checks(_store(store))
-    if _is_json(output):
-        _print_json([each.as_json() for each in found])
+    return show_checks("this machine", checks(_store(store)), output)
+
+
+def show_checks(title: str, found: list[Check], output: str) -> int:
+    """Prints checks; returns 1 if one of them is an error."""
+    if is_json(output):
+        print_json([each.as_json() for each in found])
     else:
         marks = {"ok": "ok", "warning": "warning", "error": "ERROR"}
-        _table("this machine", ("check", "", "what was found"), [(c.name, marks[c.level], c.text) for c in found])
+        table(title, ("check", "", "what was found"), [(c.name, marks[c.level], c.text) for c in found])
     return 1 if any(each.level == "error" for each in found) else 0
 
 
@@ -297,7 +305,7 @@ def _store(store: str | None) -> Any:
     return default_store(store)
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
+def numbers(text: str | None) -> tuple[int, ...]:
     from stages.contract.errors import bad_settings
 
     try:
@@ -306,7 +314,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
         raise bad_settings("shards are numbers with commas between", where=f"--shards {text}") from None
 
 
-def _is_json(output: str) -> bool:
+def is_json(output: str) -> bool:
     from stages.contract.errors import bad_settings
 
     if output not in ("table", "json"):
@@ -314,11 +322,11 @@ def _is_json(output: str) -> bool:
     return output == "json"
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -23,6 +23,7 @@ class State(StrEnum):
     WAITING = "waiting"  # an input is not there yet
     READY = "ready"
     RUNNING = "running"
+    SUSPENDED = "suspended"  # started, and held back by a queue
     DONE = "done"
     FAILED = "failed"
     BLOCKED = "blocked"  # something it needs failed
@@ -49,6 +50,7 @@ class Observed:
         shards: how many shards it has.
         published: shards that are published in the store.
         running: shards that a process or a pod works on.
+        suspended: whether what works on them is held back, by a queue without quota.
         ended: attempts of this run that ended without publishing, oldest first.
         attempts: the number of the latest attempt.
     """
@@ -58,6 +60,7 @@ class Observed:
     shards: int = 1
     published: frozenset[int] = frozenset()
     running: frozenset[int] = frozenset()
+    suspended: bool = False
     ended: tuple[Ended, ...] = ()
     attempts: int = 0
 
@@ -141,7 +144,7 @@ def decide(
             verdicts.states[node.name] = State.DONE if observed[node.name].complete else State.WAITING
     if verdicts.stop:
         for name, state in verdicts.states.items():
-            if state in (State.READY, State.WAITING, State.RUNNING):
+            if state in (State.READY, State.WAITING, State.RUNNING, State.SUSPENDED):
                 verdicts.states[name] = State.STOPPED
         return Decision((), verdicts.states, tuple(verdicts.failures), ended=True)
     actions: list[Start | Finalise] = []
@@ -176,7 +179,7 @@ def _judge(name: str, needs: Sequence[str], seen: Observed, limits: Limits, verd
     elif not seen.resolved:
         verdicts.states[name] = State.WAITING
     elif seen.running:
-        verdicts.states[name] = State.RUNNING
+        verdicts.states[name] = State.SUSPENDED if seen.suspended else State.RUNNING
     elif failures and not _startable(seen, limits):
         verdicts.states[name] = State.FAILED
     else:

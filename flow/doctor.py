@@ -40,7 +40,7 @@ def checks(store: Store) -> list[Check]:
     found: list[Check] = []
     for check in (_python, _packages, _libnuma, _builtin_model, _processor, _gpus, _disk):
         found.extend(check())
-    return [*found, *_store(store)]
+    return [*found, *store_checks(store)]
 
 
 def _python() -> Iterator[Check]:
@@ -110,7 +110,8 @@ def _disk() -> Iterator[Check]:
     )
 
 
-def _store(store: Store) -> Iterator[Check]:
+def store_checks(store: Store) -> Iterator[Check]:
+    """Whether a store does what is asked of it."""
     try:
         failed = faults(store)
     except StageError as error:

@@ -14,19 +14,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from flow.decide import Decision, Ended, Finalise, Limits, Observed, Start, State, decide
 from flow.graph import Graph
+from flow.record import read_end, run_state, silent_end
 from flow.resolve import Resolver
 from flow.runstate import RunState, cancel_key, next_attempt, write_resolved, write_state
 from stages.contract.catalog import spec
-from stages.contract.chunks import finalise
 from stages.contract.devices import gpu_names
-from stages.contract.errors import ExitCode
+from stages.contract.finalise import finalise
 from stages.contract.logs import QUIET_VARIABLE
 from stages.contract.manifest import unpublish_damaged
-from stages.contract.outcome import INDEX_VARIABLE, Outcome, outcome_key
+from stages.contract.outcome import INDEX_VARIABLE
 from stages.contract.progress import ProgressRecord, progress_key
 from stages.contract.store import Store
 from stages.contract.task import write_task
@@ -233,15 +232,8 @@ class LocalRun:
         return bool(ended)
 
     def _outcome(self, shard: _Shard, code: int) -> Ended:
-        data = self.store.get_or_none(outcome_key(self.graph.run, shard.node, shard.attempt, shard.shard))
-        if data is not None:
-            outcome = Outcome.model_validate_json(data)
-            return Ended(shard.shard, shard.attempt, outcome.code, outcome.message)
-        if code < 0:
-            name = signal.Signals(-code).name
-            text = f"killed by {name}" + (": out of memory?" if -code == signal.SIGKILL else "")
-            return Ended(shard.shard, shard.attempt, int(ExitCode.BUG), text)
-        return Ended(shard.shard, shard.attempt, code, "ended without a word; see montessori logs")
+        found = read_end(self.store, self.graph.run, shard.node, shard.attempt, shard.shard)
+        return found or silent_end(shard.shard, shard.attempt, max(code, 0), signalled=max(-code, 0))
 
     def _tell(self, decision: Decision, observed: Mapping[str, Observed]) -> None:
         progress: dict[str, list[ProgressRecord]] = {}
@@ -258,26 +250,15 @@ class LocalRun:
         self.on_change(snapshot)
 
     def _state(self, decision: Decision, shards: Mapping[str, tuple[int, int]]) -> RunState:
-        messages = {failure.node: failure.message for failure in decision.failures}
-        nodes: dict[str, dict[str, Any]] = {}
-        for name, state in decision.states.items():
-            seconds = self.times[name].seconds
-            nodes[name] = {
-                "state": str(state),
-                "cached": name in self._cached,
-                "published": shards[name][0],
-                "shards": shards[name][1],
-                "failed_attempts": len(self._ended.get(name, ())),
-                "message": messages.get(name, ""),
-                "seconds": round(seconds, 1) if seconds is not None and name not in self._cached else None,
-            }
-        if self._stop:
-            phase = "interrupted"
-        elif decision.ended:
-            phase = "failed" if decision.failures else "done"
-        else:
-            phase = "running"
-        return RunState(phase=phase, exit_code=decision.exit_code, nodes=nodes, pid=os.getpid())
+        took = {name: times.seconds for name, times in self.times.items() if name not in self._cached}
+        return run_state(
+            decision,
+            shards,
+            {name: len(ended) for name, ended in self._ended.items()},
+            stopped=self._stop > 0,
+            cached=self._cached,
+            seconds={name: seconds for name, seconds in took.items() if seconds is not None},
+        )
 
     def _interrupt(self, *_: object) -> None:
         self._stop += 1

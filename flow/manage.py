@@ -13,24 +13,23 @@ from stages.contract.manifest import manifest_key, read_manifest, shard_prefix
 from stages.contract.store import Entry, Store
 
 
-def forget(session: Session, node: str, shards: tuple[int, ...], down: bool) -> int:
+def forget(resolver: Resolver, node: str, shards: tuple[int, ...], down: bool) -> int:
     """Removes a node's artifact, or some of its shards, so that the next run makes it again.
 
-    What is made from it runs again if its content comes out different, or in any case with `down`.
+    What is made from it runs again if its content comes out different, or in any case with `down`. The resolver, which
+    has looked, remembers what is gone: use a new one afterwards.
 
     Returns:
         The number of removed objects.
     """
-    session.graph.node(node)
-    resolver = Resolver(session.graph, session.store)
-    resolver.look()
+    resolver.graph.node(node)
     if node not in resolver.resolved:
         return 0  # what it needs is not complete: there is nothing of it to forget
     removed = 0
-    names = session.graph.downstream(node) if down else (node,)
+    names = resolver.graph.downstream(node) if down else (node,)
     for name in names:
         if name in resolver.resolved:
-            removed += _forget(session.store, resolver, name, shards if name == node else ())
+            removed += _forget(resolver.store, resolver, name, shards if name == node else ())
     return removed
 
 
@@ -57,6 +56,12 @@ def cancel(session: Session) -> str:
     """Asks a run to stop and says what will happen."""
     run = session.graph.run
     state = read_state(session.store, run)
+    if state is not None and state.namespace:
+        raise bad_settings(
+            f"{run} is run by the controller in the namespace {state.namespace}",
+            where=session.store.uri,
+            hint=f"montessori cancel {run} -n {state.namespace}",
+        )
     if state is None or state.phase != "running" or state.age_s() > STALE_S:
         return f"{run} is not running"
     session.store.put(cancel_key(run), stamp().encode())

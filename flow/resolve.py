@@ -5,7 +5,7 @@ The same rules serve a plan, a local run and the controller. Nothing is remember
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,23 +44,35 @@ class Resolver:
         self.complete: dict[str, Manifest] = {}
         self.resolved: dict[str, Resolved] = {}
         self._models: dict[str, str] = {}
+        self._damaged: set[str] = set()
 
-    def look(self) -> None:
-        """Looks at the store again: which artifacts are complete, which nodes can be resolved."""
+    def look(self, only: Collection[str] | None = None, watched: Collection[str] = ()) -> None:
+        """Looks at the store again: which artifacts are complete, which nodes can be resolved.
+
+        Args:
+            only: the open nodes to look at, besides those that are resolved just now; all where not given.
+            watched: nodes that were made under the caller's eyes: their objects are not counted once more.
+        """
         for node in self.graph.nodes.values():
             if node.name in self.complete or any(each not in self.complete for each in node.needs):
                 continue
             if node.name not in self.resolved:
                 self.resolved[node.name] = self._resolve(node)
+            elif only is not None and node.name not in only:
+                continue
             key = self.resolved[node.name].key
             manifest = read_manifest(self.store, key)
-            if manifest is not None and intact(self.store, key, manifest):
+            self._damaged.discard(node.name)
+            if manifest is None:
+                continue
+            if node.name in watched or intact(self.store, key, manifest):
                 self.complete[node.name] = manifest
+            else:
+                self._damaged.add(node.name)
 
     def damaged(self, name: str) -> bool:
-        """Whether a node has a manifest but not every object that it lists."""
-        found = self.resolved.get(name)
-        return found is not None and name not in self.complete and read_manifest(self.store, found.key) is not None
+        """Whether a node, when it was looked at, had a manifest but not every object that it lists."""
+        return name in self._damaged
 
     def published(self, name: str) -> frozenset[int]:
         return frozenset(published_shards(self.store, self.resolved[name].key))
@@ -118,7 +130,7 @@ class Resolver:
             else:
                 identity = source.model_dump_json()
                 if identity not in self._models:
-                    self._models[identity] = model_digest(source)
+                    self._models[identity] = model_digest(source, self.store)
                 inputs[name] = ModelInput(source=source.model_dump(mode="json"), digest=self._models[identity])
         mark = fingerprint(spec(node.stage), node.settings, {name: each.identity for name, each in inputs.items()})
         return Resolved(mark, artifact_key(node.stage, mark), inputs)

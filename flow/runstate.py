@@ -33,6 +33,7 @@ class RunState(BaseModel):
     nodes: dict[str, dict[str, Any]]
     pid: int
     host: str = Field(default_factory=socket.gethostname)
+    namespace: str = ""  # of the controller that runs it; empty for a local run
     updated: str = Field(default_factory=stamp)
 
     def age_s(self) -> float:

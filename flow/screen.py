@@ -17,6 +17,7 @@ from stages.contract.progress import ProgressRecord
 _MARKS = {
     State.DONE: ("✓", "green"),
     State.RUNNING: ("▶", "cyan"),
+    State.SUSPENDED: ("▷", "yellow"),
     State.READY: ("·", "white"),
     State.WAITING: ("·", "bright_black"),
     State.FAILED: ("✗", "red"),

@@ -6,19 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flow.graph import Graph, build
 from flow.recipe import ENVIRONMENT_PREFIX, RecipeBase, check_recipe, merge, parse_set, read_yaml
 from flow.runstate import read_recipe, read_resolved, runs, write_recipe
-from flow.sources import check_model, settle_source
-from flow.tasks import settled_tasks
+from flow.sources import check_models, settle_recipe
+from flow.tasks import settle_prompts
 from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.contract.store import Store, open_store
 
 DEFAULT_STORE = "file:.montessori"
-# Settings that name rows from outside the store, by section.
-_SOURCES = {"prepare": ("seeds", "reference"), "evalset": ("winrate", "mtbench")}
 
 
 @dataclass(frozen=True)
@@ -52,33 +49,14 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
         values = merge(values, {"store": store})
     data = read_yaml(path)
     recipe = check_recipe(data, values, where=str(path))
-    check_model(recipe.teacher, f"{path}: teacher.model")
-    check_model(recipe.student, f"{path}: student.model")
-    if recipe.judge_model is not None:
-        check_model(recipe.judge_model, f"{path}: judge_model.model")
-    for name, model in recipe.panel.models.items():
-        check_model(model, f"{path}: panel.models.{name}.model")
+    check_models(recipe, str(path))
+    recipe = settle_prompts(recipe, path)
     opened = open_store(recipe.store)
-    settled: dict[str, Any] = {
-        section: {
-            name: settle_source(source, opened if write else None, f"{path}: {section}.{name}.uri")
-            for name in names
-            if (source := _uri(recipe, section, name)) is not None
-        }
-        for section, names in _SOURCES.items()
-    }
-    settled |= settled_tasks(recipe, path, opened if write else None)
-    recipe = check_recipe(data, merge(values, settled), where=str(path))
+    recipe = settle_recipe(recipe, opened if write else None, str(path))
     graph = build(recipe)
     if write:
         write_recipe(opened, recipe)
     return Session(recipe, opened, graph)
-
-
-def _uri(recipe: RecipeBase, section: str, name: str) -> str | None:
-    source: Any = getattr(recipe.section(section), name)
-    uri = getattr(source, "uri", None)
-    return uri if isinstance(uri, str) else None
 
 
 def find_run(run: str | None, store: str | None) -> Session:

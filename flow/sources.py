@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stages.contract.canonical import digest, sha256_file
-from stages.contract.errors import bad_settings
-from stages.contract.store import Store, open_store
-from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, ModelSource
+from pydantic import BaseModel
 
-_WHOLE_FILE_BYTES = 16 << 20
+from flow.recipe import RecipeBase
+from stages.contract.canonical import canonical_json, digest, folder_identity, sha256_file
+from stages.contract.errors import bad_settings
+from stages.contract.fingerprint import version_of
+from stages.contract.store import Store, open_store
+from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, IN_STORE, ModelSource, identity_key, stored_identity
+from stages.prepare.settings import Source
+
+Change = Callable[[str, "ModelSource | Source"], "ModelSource | Source"]
+_ELSEWHERE = ("builtin:", "store:", "s3://", "hf:")
+_read: dict[tuple[str, str], str] = {}  # SHA-256 of objects by URI and version
 _BUILTIN_PACKAGE = {f"{BUILTIN}{name}": package for name, package in BUILTIN_DISTRIBUTIONS.items()}
 
 
-def model_digest(source: ModelSource) -> str:
-    """A digest of what a model source names: a package's version, a hub id with revision, or a folder's content."""
+def model_digest(source: ModelSource, store: Store) -> str:
+    """A digest of what a model source names: a package's version, a hub id with revision, or a folder's content.
+
+    A folder that was copied into the store (`store:…`) has the digest that it had on the machine it came from.
+    """
     if source.model in _BUILTIN_PACKAGE:
         package = _BUILTIN_PACKAGE[source.model]
-        try:
-            identity: Any = f"{package}=={metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            identity = package
+        version = version_of(package)
+        identity: Any = f"{package}=={version}" if version else package
+    elif source.model.startswith(IN_STORE):
+        identity = stored_identity(store, source.model)
     elif is_local_model(source.model):
-        identity = _folder_identity(Path(source.model).expanduser())
+        identity = folder_identity(Path(source.model).expanduser())
     else:
         identity = [source.model, source.revision]
     return digest([identity, list(source.drop_layers)])
@@ -34,7 +45,7 @@ def model_digest(source: ModelSource) -> str:
 
 def is_local_model(model: str) -> bool:
     """Whether a model's name is a folder: it exists, or it can be nothing else (a hub id has one slash)."""
-    return not model.startswith("builtin:") and (
+    return not model.startswith((BUILTIN, IN_STORE)) and (
         Path(model).expanduser().exists() or model.startswith(("/", "./", "../", "~")) or model.count("/") > 1
     )
 
@@ -56,7 +67,7 @@ def check_model(source: ModelSource, where: str) -> None:
                 where=where,
                 hint="give a Hugging Face folder, a hub id, or builtin:smollm2",
             )
-    elif "/" not in source.model:
+    elif "/" not in source.model and not source.model.startswith(IN_STORE):
         raise bad_settings(
             f"there is no model {source.model!r}",
             where=where,
@@ -64,39 +75,123 @@ def check_model(source: ModelSource, where: str) -> None:
         )
 
 
-def _folder_identity(folder: Path) -> list[list[Any]]:
-    """Names and sizes of a folder's files with the SHA-256 of the small ones.
+def upload_model(source: ModelSource, store: Store) -> ModelSource:
+    """The same model where a pod can read it: a local folder is copied into the store, all else stays as it is.
 
-    Weights are told apart by size and the bytes of their first and last megabyte: hashing 140 GB before a plan is no
-    help.
+    It lies under the digest of its content, so that it is copied once.
     """
-    found: list[list[Any]] = []
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        size = path.stat().st_size
-        mark = sha256_file(path) if size <= _WHOLE_FILE_BYTES else _ends(path, size)
-        found.append([path.relative_to(folder).as_posix(), size, mark])
-    return found
-
-
-def _ends(path: Path, size: int) -> str:
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
-        file.seek(size - (1 << 20))
-        return digest([head.hex(), file.read().hex()])
+    if not is_local_model(source.model):
+        return source
+    folder = Path(source.model).expanduser().resolve()
+    identity = folder_identity(folder)
+    named = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "model"
+    model = f"{IN_STORE}inputs/models/{digest(identity)[:32]}/{named}"
+    key = identity_key(model)
+    if store.get_or_none(key) is None:
+        present = {entry.key: entry.size for entry in store.list(f"{model.removeprefix(IN_STORE)}/")}
+        for name, size, _ in identity:
+            target = f"{model.removeprefix(IN_STORE)}/{name}"
+            if present.get(target) != size:
+                store.put_file(target, folder / name)
+        store.put(key, canonical_json(identity))  # last: what has it is whole
+    return source.model_copy(update={"model": model})
 
 
 def _remote_digest(uri: str, where: str) -> str:
-    """SHA-256 of an object: rows that were corrected in place are other rows."""
+    """SHA-256 of an object: rows that were corrected in place are other rows. An unchanged object is read once."""
     folder, _, name = uri.rpartition("/")
     store = open_store(folder)
-    if store.size(name) is None:
+    version = store.version(name)
+    if version is None:
         raise bad_settings(f"there is no object {uri}", where=where)
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "rows"
-        store.get_file(name, copy)
-        return sha256_file(copy)
+    if (uri, version) not in _read:
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / "rows"
+            store.get_file(name, copy)
+            _read[uri, version] = sha256_file(copy)
+    return _read[uri, version]
+
+
+def sources_of(value: Any, key: str = "") -> Iterator[tuple[str, ModelSource | Source]]:
+    """Every model and every source of rows of a recipe with its dotted key, wherever a section has one."""
+    if isinstance(value, ModelSource | Source):
+        yield key, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from sources_of(getattr(value, name), f"{key}.{name}" if key else name)
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from sources_of(each, f"{key}.{name}")
+    elif isinstance(value, tuple | list):
+        for number, each in enumerate(value):
+            yield from sources_of(each, f"{key}.{number}")
+
+
+def replace_sources(value: Any, change: Change, key: str = "") -> Any:
+    """A recipe, or a part of it, with `change(key, source)` in the place of each of its sources."""
+    if isinstance(value, ModelSource | Source):
+        return change(key, value)
+    if isinstance(value, BaseModel):
+        old = {name: getattr(value, name) for name in type(value).model_fields}
+        new = {name: replace_sources(each, change, f"{key}.{name}" if key else name) for name, each in old.items()}
+        changed = {name: each for name, each in new.items() if each is not old[name]}
+        return value.model_copy(update=changed) if changed else value
+    if isinstance(value, Mapping):
+        found: Any = {name: replace_sources(each, change, f"{key}.{name}") for name, each in value.items()}
+        return found if any(found[name] is not value[name] for name in found) else value
+    if isinstance(value, tuple | list):
+        found = type(value)(replace_sources(each, change, f"{key}.{number}") for number, each in enumerate(value))
+        return found if any(new is not old for new, old in zip(found, value, strict=True)) else value
+    return value
+
+
+def local_sources(recipe: RecipeBase) -> list[str]:
+    """The keys under which a recipe names folders and files of this machine."""
+    return [key for key, source in sources_of(recipe) if is_local(source)]
+
+
+def is_local(source: ModelSource | Source) -> bool:
+    if isinstance(source, ModelSource):
+        return is_local_model(source.model)
+    return not source.uri.startswith(_ELSEWHERE)
+
+
+def check_models(recipe: RecipeBase, where: str) -> None:
+    """Refuses a recipe with a model that cannot exist (see `check_model`)."""
+    for key, source in sources_of(recipe):
+        if isinstance(source, ModelSource):
+            check_model(source, f"{where}: {key}.model")
+
+
+def settle_recipe(recipe: RecipeBase, store: Store | None, where: str) -> RecipeBase:
+    """A recipe whose sources of rows mean the same on any machine (see `settle_source`).
+
+    A digest that the recipe itself names stays: the stage refuses other bytes.
+    """
+
+    def settle(key: str, source: ModelSource | Source) -> ModelSource | Source:
+        if isinstance(source, ModelSource) or (source.digest and source.uri.startswith("s3://")):
+            return source
+        found = settle_source(source.uri, store, f"{where}: {key}.uri")
+        return source.model_copy(update=found | ({"digest": source.digest} if source.digest else {}))
+
+    settled: RecipeBase = replace_sources(recipe, settle)
+    return settled
+
+
+def upload_recipe(recipe: RecipeBase, store: Store, where: str) -> RecipeBase:
+    """A recipe whose files and model folders pods can read: those of this machine are copied into the store."""
+
+    def upload(key: str, source: ModelSource | Source) -> ModelSource | Source:
+        if not is_local(source):
+            return source
+        if isinstance(source, ModelSource):
+            return upload_model(source, store)
+        found = settle_source(source.uri, store, f"{where}: {key}.uri")
+        return source.model_copy(update=found | ({"digest": source.digest} if source.digest else {}))
+
+    uploaded: RecipeBase = replace_sources(recipe, upload)
+    return uploaded
 
 
 def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:

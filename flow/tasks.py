@@ -1,4 +1,4 @@
-"""What an ARTE recipe names besides models: files of questions, and a folder of reasoning prompts beside the recipe."""
+"""What an ARTE recipe names besides models and rows: a folder of reasoning prompts beside it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,29 @@ from pydantic import ValidationError
 
 from flow.mistakes import told
 from flow.recipe import RecipeBase, read_yaml
-from flow.sources import settle_source
 from stages.contract.errors import bad_settings
-from stages.contract.store import Store
 from stages.rationales.settings import TaskPrompts
 
 
-def settled_tasks(recipe: RecipeBase, path: Path, store: Store | None) -> dict[str, Any]:
-    """Overrides that make a recipe's tasks and prompts the same on any machine; nothing for other methods.
+def settle_prompts(recipe: RecipeBase, path: Path) -> RecipeBase:
+    """A recipe that holds the reasoning prompts of the folder that it names; other recipes stay as they are.
 
     Args:
-        path: of the recipe: its folder of prompts is relative to it.
-        store: files of questions are copied into it; None copies nothing (a plan).
+        recipe: the recipe.
+        path: of its file: the folder is relative to it.
 
     Raises:
-        StageError: BAD_SETTINGS for a file or folder that is not there, or prompts that are none.
+        StageError: BAD_SETTINGS for a folder that is not there, or prompts that are none.
     """
     if recipe.method != "arte":
-        return {}
-    tasks: Any = recipe.section("tasks")
-    found: dict[str, Any] = {}
-    for name, task in tasks.tasks.items():
-        where = f"{path}: tasks.tasks.{name}.sources"
-        if task.sources:
-            sources = [
-                {**source.model_dump(mode="json"), **settle_source(source.uri, store, where)} for source in task.sources
-            ]
-            found[name] = {"sources": sources}
-    rationales: Any = recipe.section("rationales")
-    prompts = rationales.prompts
-    settled: dict[str, Any] = {"tasks": {"tasks": found}} if found else {}
-    if isinstance(prompts, str):
-        settled["rationales"] = {"prompts": read_prompts(path.parent / prompts, f"{path}: rationales.prompts")}
-    return settled
+        return recipe
+    rationales = recipe.section("rationales")
+    prompts = getattr(rationales, "prompts", None)
+    if not isinstance(prompts, str):
+        return recipe
+    found = read_prompts(path.parent / prompts, f"{path}: rationales.prompts")
+    values = {**rationales.model_dump(mode="json", exclude_unset=True), "prompts": found}
+    return recipe.model_copy(update={"rationales": type(rationales).model_validate(values)})
 
 
 def read_prompts(folder: Path, where: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ pods is one piece: whichever pod ends badly ends the Job, and the next attempt r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,10 @@ def render_job(run: RunRef, task: Task, pods: PodSettings, controller: RenderSet
     mark = names.spec_hash(unnamed)
     name = names.job_name(run.name, task.node, mark)
     metadata: Manifest = _metadata(name, run, labels)
-    metadata["annotations"] = {names.ANNOTATION_SPEC_HASH: mark}
+    metadata["annotations"] = {
+        names.ANNOTATION_SPEC_HASH: mark,
+        names.ANNOTATION_SHARDS: as_ranges(task.shards.indices),
+    }
     if pods.queue:
         metadata["labels"] = labels | {names.LABEL_QUEUE: pods.queue}
     return {
@@ -126,6 +130,17 @@ def render_service(job: Manifest) -> Manifest:
             "ports": [{"name": "rendezvous", "port": names.RENDEZVOUS_PORT}],
         },
     }
+
+
+def as_ranges(indices: Sequence[int]) -> str:
+    """Numbers as Kubernetes writes a Job's indices: 0-3,7. Their order is kept."""
+    spans: list[list[int]] = []
+    for each in indices:
+        if spans and each == spans[-1][1] + 1:
+            spans[-1][1] = each
+        else:
+            spans.append([each, each])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def is_gang(job: Manifest) -> bool:

@@ -7,7 +7,7 @@ a cluster minds: pods share no files with whoever wrote the recipe, and there is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flow.mistakes import told
 from flow.recipe import RecipeBase, check_recipe
+from flow.sources import sources_of
 from k8s.render import RunRef
 from stages.contract.errors import bad_settings
 from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, HUB_ID, ModelSource
@@ -110,7 +111,7 @@ def parse_run(obj: Mapping[str, Any], store: str) -> Run:
             hint="leave the recipe's out",
         )
     recipe = check_recipe(spec.recipe, {"name": name, "store": store}, where=f"{where} spec.recipe")
-    for key, source in _sources(recipe):
+    for key, source in sources_of(recipe):
         problem = _model_problem(source) if isinstance(source, ModelSource) else _rows_problem(source)
         if problem:
             raise bad_settings(problem, where=f"{where} spec.recipe.{key}", hint="montessori submit copies local files")
@@ -130,21 +131,6 @@ def parse_run(obj: Mapping[str, Any], store: str) -> Run:
         cancel=spec.cancel,
         rerun=spec.rerun,
     )
-
-
-def _sources(value: Any, key: str = "") -> Iterator[tuple[str, ModelSource | Source]]:
-    """Every model and every source of rows in a recipe, wherever a stage's section has one."""
-    if isinstance(value, ModelSource | Source):
-        yield key, value
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _sources(getattr(value, name), f"{key}.{name}" if key else name)
-    elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _sources(each, f"{key}.{name}")
-    elif isinstance(value, tuple | list):
-        for number, each in enumerate(value):
-            yield from _sources(each, f"{key}.{number}")
 
 
 def _model_problem(source: ModelSource) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.contract.canonical import rows_digest, sha256, sha256_file
-from stages.contract.clock import stamp
+from stages.contract.canonical import rows_digest, sha256_file
+from stages.contract.finalise import finalise
 from stages.contract.ledger import Meter, add_ledgers
 from stages.contract.manifest import (
     Chunk as ChunkRecord,
@@ -18,15 +18,10 @@ from stages.contract.manifest import (
 from stages.contract.manifest import (
     File,
     Layout,
-    Manifest,
-    ShardEntry,
     ShardManifest,
     chunk_key,
-    content_digest,
     decode,
     encode,
-    manifest_key,
-    read_manifest,
     shard_key,
     shard_prefix,
 )
@@ -157,45 +152,3 @@ class Chunk:
         """Makes these tables the chunk's result, unless another process already committed this chunk."""
         self._writer.commit(self.number, self.start, self.stop, tables, figures or {})
         self.committed = True
-
-
-def finalise(store: Store, task: Task, layout: Layout) -> Manifest | None:
-    """Writes the artifact's manifest if every shard is published; None while some are missing.
-
-    Whoever finishes last does this, and a sequencer does it where that process died in between: conditional
-    PUT makes all of them agree.
-    """
-    done = read_manifest(store, task.output)
-    if done is not None:
-        return done
-    prefix = f"{task.output}/"
-    shards: list[ShardManifest] = []
-    entries: list[ShardEntry] = []
-    for shard in range(layout.shards):
-        key = shard_key(task.output, shard)
-        data = store.get_or_none(key)
-        if data is None:
-            return None
-        shards.append(decode(ShardManifest, data, f"{store.uri}/{key}"))
-        entries.append(ShardEntry(shard=shard, key=key.removeprefix(prefix), sha256=sha256(data)))
-    files = [file for shard in shards for file in shard.files]
-    tables: dict[str, int] = {}
-    for file in files:
-        if file.table is not None:
-            tables[file.table] = tables.get(file.table, 0) + file.rows
-    manifest = Manifest(
-        stage=task.stage,
-        fingerprint=task.fingerprint,
-        digest=content_digest(files),
-        shards=tuple(entries),
-        tables=tables,
-        ledger=add_ledgers(each.ledger for each in shards),
-        figures=shards[0].figures if layout.shards == 1 else {},
-        run=task.run,
-        node=task.node,
-        settings=task.settings,
-        inputs={name: each.model_dump(mode="json") for name, each in task.inputs.items()},
-        finished=stamp(),
-    )
-    store.put_if_absent(manifest_key(task.output), encode(manifest))
-    return read_manifest(store, task.output)

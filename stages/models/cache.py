@@ -24,8 +24,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         make(temporary)
         # mkdtemp and safetensors keep files to their owner; a pod runs as another user than the image's builder.
         temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
+        for path in temporary.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         try:
             os.rename(temporary, folder)
         except OSError:

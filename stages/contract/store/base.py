@@ -52,6 +52,10 @@ class Store(abc.ABC):
         """The object's size in bytes, or None where there is none."""
 
     @abc.abstractmethod
+    def version(self, key: str) -> str | None:
+        """A text that changes when the object's bytes do (S3: its ETag), or None where there is none."""
+
+    @abc.abstractmethod
     def list(self, prefix: str) -> Iterator[Entry]:
         """Every object whose key starts with `prefix`, in key order."""
 

@@ -71,6 +71,14 @@ class FileStore(Store):
         with self._clear_errors(key):
             return path.stat().st_size if path.is_file() else None
 
+    def version(self, key: str) -> str | None:
+        path = self._path(key)
+        with self._clear_errors(key):
+            if not path.is_file():
+                return None
+            status = path.stat()
+            return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+
     def list(self, prefix: str) -> Iterator[Entry]:
         start = self._path(prefix) if prefix.endswith("/") or not prefix else self._path(prefix).parent
         found: list[Entry] = []

@@ -127,9 +127,18 @@ class S3Store(Store):
             raise missing(self, key)
 
     def size(self, key: str) -> int | None:
-        def head() -> int | None:
+        found = self._head(key)
+        return None if found is None else int(found["ContentLength"])
+
+    def version(self, key: str) -> str | None:
+        found = self._head(key)
+        return None if found is None else str(found["ETag"])
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        def head() -> dict[str, Any] | None:
             try:
-                return int(self._client.head_object(Bucket=self.bucket, Key=self._key(key))["ContentLength"])
+                found: dict[str, Any] = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+                return found
             except ClientError as error:
                 if code_of(error) in ABSENT:
                     self._check_bucket()  # HEAD has no body: a missing bucket also answers a bare 404
