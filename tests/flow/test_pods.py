@@ -12,7 +12,7 @@ from flow.recipe import RecipeBase, check_recipe
 from stages.contract.catalog import spec
 from stages.contract.errors import StageError
 from stages.contract.fingerprint import fingerprint
-from tests.flow.test_recipe import SMALL
+from tests.flow.test_recipe import RECIPES, SMALL
 
 
 def recipe(pods: dict[str, Any]) -> RecipeBase:
@@ -91,3 +91,9 @@ def test_no_fingerprint_depends_on_pods() -> None:
         assert fingerprint(spec(node.stage), node.settings, inputs) == fingerprint(
             spec(node.stage), asking[name].settings, inputs
         )
+
+
+def test_every_key_is_documented() -> None:
+    text = (RECIPES.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
+    section = text.partition("## What pods ask for")[2].partition("\n## ")[0]
+    assert [name for name in PodSettings.model_fields if f"`{name}`" not in section] == []
