@@ -27,6 +27,7 @@ from stages.contract.chunks import Chunk, ShardWriter
 from stages.contract.errors import Interrupted, bad_settings
 from stages.contract.ledger import Meter
 from stages.contract.manifest import ROWS, Layout, fix_layout
+from stages.contract.pods import ALONE, Pods
 from stages.contract.progress import Progress, progress_key
 from stages.contract.spec import StageSettings
 from stages.contract.store import Store
@@ -49,6 +50,7 @@ class StageContext:
         task: the task as the sequencer wrote it.
         settings: the stage's settings, validated.
         shard: the logical shard; `shards` is their number.
+        pods: which of the pods that work on this shard together this is; only the first one publishes and reports.
         store: the store that the task lies in.
         scratch: an empty local folder that is removed afterwards.
         cache: a local folder that is kept.
@@ -56,7 +58,9 @@ class StageContext:
         stop: set when SIGTERM came.
     """
 
-    def __init__(self, store: Store, task: Task, shard: int, scratch: Path, stop: threading.Event) -> None:
+    def __init__(
+        self, store: Store, task: Task, shard: int, scratch: Path, stop: threading.Event, pods: Pods = ALONE
+    ) -> None:
         self.store = store
         self.task = task
         self.spec = spec(task.stage)
@@ -70,6 +74,7 @@ class StageContext:
                 hint="montessori run plans it with the number it was begun with",
             )
         self.shard = shard
+        self.pods = pods
         self.shards = self.layout.shards
         self.scratch = scratch
         self.cache = cache_folder()
@@ -78,6 +83,8 @@ class StageContext:
         self.meter = Meter()
         self.progress = Progress(store, progress_key(task.run, task.node, shard), shard, task.attempt)
         self.log: Any = structlog.get_logger().bind(run=task.run, node=task.node, shard=shard)
+        if pods.count > 1:
+            self.log = self.log.bind(pod=pods.place)
         self.afterwards: list[Callable[[], None]] = []
         self.writer = ShardWriter(store, task, shard, self.layout, self.attempt_id, self.meter, scratch)
 

@@ -17,10 +17,11 @@ import structlog
 
 from stages.contract.clock import now, stamp
 from stages.contract.context import StageContext
-from stages.contract.errors import ExitCode, Interrupted, StageError, bad_settings, unforeseen
+from stages.contract.errors import ExitCode, StageError, bad_settings, unforeseen
 from stages.contract.logs import LogTee, configure, log_prefix
 from stages.contract.manifest import read_shard
 from stages.contract.outcome import INDEX_VARIABLE, Outcome, outcome_key
+from stages.contract.pods import ALONE, Pods, read_pods
 from stages.contract.store import Store
 from stages.contract.task import Task, open_task
 
@@ -30,28 +31,32 @@ def execute(uri: str, index: int | None = None) -> int:
     configure()
     try:
         store, task = open_task(uri)
-        shard = _logical_shard(task, index)
+        index = _index() if index is None else index
+        pods = read_pods(task, index)
+        shard = _logical_shard(task, index if pods.count == 1 else 0)
     except StageError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.code)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    tee = LogTee(store, log_prefix(task.run, task.node, task.attempt, shard))
+    tee = LogTee(store, log_prefix(task.run, task.node, task.attempt, shard, pods.place))
     tee.start()
     try:
-        return _recorded(store, task, shard, stop)
+        return _recorded(store, task, shard, stop, pods)
     finally:
         tee.close()
 
 
-def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> int:
+def _recorded(store: Store, task: Task, shard: int, stop: threading.Event, pods: Pods) -> int:
     started = stamp()
     configure()
     log = structlog.get_logger().bind(run=task.run, node=task.node, shard=shard, attempt=task.attempt)
+    if pods.count > 1:
+        log = log.bind(pod=pods.place)
     code, message = ExitCode.DONE, ""
     try:
-        run_shard(store, task, shard, stop)
+        run_shard(store, task, shard, stop, pods)
     except StageError as error:
         code, message = error.code, str(error)
         log.error("stopped", code=int(code), error=message)
@@ -60,6 +65,8 @@ def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> in
         log.error("stopped", code=int(code), error=message)
         if not isinstance(error, MemoryError):
             traceback.print_exc()
+    if not pods.first:
+        return int(code)  # the shard's outcome is what its first pod says
     outcome = Outcome(
         shard=shard, attempt=task.attempt, code=int(code), message=message, started=started, finished=stamp()
     )
@@ -70,13 +77,14 @@ def _recorded(store: Store, task: Task, shard: int, stop: threading.Event) -> in
     return int(code)
 
 
-def run_shard(store: Store, task: Task, shard: int, stop: threading.Event) -> None:
-    """Runs one shard in this process; what stops it comes out as an exception."""
+def run_shard(store: Store, task: Task, shard: int, stop: threading.Event, pods: Pods = ALONE) -> None:
+    """Runs one shard, or one pod's part of it, in this process; what stops it comes out as an exception."""
     if read_shard(store, task.output, shard) is not None:
         structlog.get_logger().info("this shard is published already", node=task.node, shard=shard)
     with tempfile.TemporaryDirectory(prefix=f"montessori-{task.node}-", ignore_cleanup_errors=True) as scratch:
-        context = StageContext(store, task, shard, Path(scratch), stop)
-        context.progress.start()
+        context = StageContext(store, task, shard, Path(scratch), stop, pods)
+        if pods.first:
+            context.progress.start()
         _watch_deadline(task, stop)
         _run_stage(context)
 
@@ -89,15 +97,18 @@ def _run_stage(context: StageContext) -> None:
             module = import_module(context.spec.entry)
             module.run(context)
             context.meter.peak(_peak_memory_bytes())
-        context.writer.publish()
+        if context.pods.first:
+            context.writer.publish()
         for action in context.afterwards:
             action()
         phase = "done"
-    except Interrupted:
-        phase = "interrupted"
+    except StageError as error:
+        if error.code == ExitCode.INTERRUPTED:
+            phase = "interrupted"
         raise
     finally:
-        context.progress.close(phase)
+        if context.pods.first:
+            context.progress.close(phase)
         context.log.info(phase, seconds=round(time.perf_counter() - began, 1))
 
 
@@ -117,12 +128,14 @@ def _peak_memory_bytes() -> int:
     return 1024 * max(own, children)
 
 
-def _logical_shard(task: Task, index: int | None) -> int:
-    if index is None:
-        text = os.environ.get(INDEX_VARIABLE, "0")
-        if not text.isdecimal():
-            raise bad_settings(f"{INDEX_VARIABLE} is not a number: {text!r}")
-        index = int(text)
+def _index() -> int:
+    text = os.environ.get(INDEX_VARIABLE, "0")
+    if not text.isdecimal():
+        raise bad_settings(f"{INDEX_VARIABLE} is not a number: {text!r}")
+    return int(text)
+
+
+def _logical_shard(task: Task, index: int) -> int:
     if not 0 <= index < len(task.shards.indices):
         raise bad_settings(f"index {index} is outside the task's {len(task.shards.indices)} shards", where=task.key)
     return task.shards.indices[index]

@@ -16,8 +16,10 @@ INTERVAL_S = 5.0
 QUIET_VARIABLE = "MONTESSORI_LOG_QUIET"  # set by the local runner: its terminal shows progress instead
 
 
-def log_prefix(run: str, node: str, attempt: int, shard: int) -> str:
-    return f"runs/{run}/logs/{node}-{attempt}/shard-{shard:05d}/"
+def log_prefix(run: str, node: str, attempt: int, shard: int, pod: int = 0) -> str:
+    """Where one shard's log lies; pods after the first that work on it together have one each."""
+    of_pod = f"-pod-{pod}" if pod else ""
+    return f"runs/{run}/logs/{node}-{attempt}/shard-{shard:05d}{of_pod}/"
 
 
 class LogTee:

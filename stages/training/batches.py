@@ -28,9 +28,9 @@ def micro_batches(batch: int, most: int, ranks: int) -> tuple[int, int]:
     return micro, rows // micro
 
 
-def most_ranks(batch: int, gpus: int) -> int:
-    """The most ranks that a batch can be dealt out to, at most one a GPU; one where there is no GPU."""
-    return max(ranks for ranks in range(1, max(1, gpus) + 1) if batch % ranks == 0)
+def most_ranks(batch: int, gpus: int, pods: int = 1) -> int:
+    """The most ranks a pod that a batch can be dealt out to, at most one a GPU; one where there is no GPU."""
+    return max((ranks for ranks in range(1, max(1, gpus) + 1) if batch % (ranks * pods) == 0), default=1)
 
 
 def row_order(rows: int, epochs: float, batch: int, seed: int) -> list[int]:

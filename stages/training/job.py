@@ -24,6 +24,8 @@ class Job(_Frozen):
         tables: Parquet files by name: `train`, and `heldout` where there are pairs to measure on.
         folder: where everything below is written.
         resume: a checkpoint's folder to go on from.
+        ranks: processes that train together, over all pods.
+        pods: pods that they are spread over evenly; `place` is which of them this is.
         parent: process id of the stage; without it the training ends.
     """
 
@@ -35,7 +37,13 @@ class Job(_Frozen):
     resume: Path | None = None
     device: Literal["cpu", "cuda"]
     ranks: int
+    pods: int = 1
+    place: int = 0
     parent: int
+
+    @property
+    def ranks_here(self) -> int:
+        return self.ranks // self.pods
 
     @property
     def stop(self) -> Path:

@@ -4,6 +4,9 @@ The stage's process imports no torch: it writes the rows to scratch, starts one 
 none in between for one), passes on progress and checkpoints, and turns what the processes leave behind into figures or
 an error. SIGTERM reaches the training as a file, not as a signal: torchrun would kill its workers 30 s after one, which
 is too short for a large checkpoint. The processes are a session of their own, and end when this process is gone.
+
+Over several pods each pod's stage does this for its own ranks, and the stages agree (gang.py): the first pod alone
+reports, completes checkpoints and publishes.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,10 +25,20 @@ from stages.contract.context import StageContext
 from stages.contract.devices import visible_gpus
 from stages.contract.errors import ExitCode, Interrupted, StageError, bad_data
 from stages.contract.tables import write_parquet
-from stages.distributed import free_port, rank_environment, threads_a_rank
+from stages.distributed import free_port
 from stages.training.batches import micro_batches, most_ranks
-from stages.training.checkpoints import find_checkpoint, remove_checkpoints, save_checkpoint
+from stages.training.checkpoints import (
+    Found,
+    complete_checkpoint,
+    fetch_checkpoint,
+    find_checkpoint,
+    remove_checkpoints,
+    upload_part,
+)
+from stages.training.gang import Gang, Start, worst
 from stages.training.job import Advance, Job, Outcome, read_advance, write_whole
+from stages.training.processes import end_ranks, start_ranks
+from stages.training.rendezvous import Introduction, gather, join
 from stages.training.settings import TrainingSettings
 
 POLL_S = 0.2
@@ -45,34 +58,59 @@ def train(context: StageContext, model: Path, tables: Mapping[str, pa.Table]) ->
     settings: TrainingSettings = context.settings
     if not tables["train"].num_rows:
         raise bad_data("there is no row to train on", where=context.task.node)
-    gpus = visible_gpus()
-    ranks = settings.ranks or most_ranks(settings.batch, gpus)
-    if gpus > ranks and settings.ranks is None:
+    gpus, pods = visible_gpus(), context.pods
+    ranks_here = settings.ranks or most_ranks(settings.batch, gpus, pods.count)
+    ranks = ranks_here * pods.count
+    if gpus > ranks_here and settings.ranks is None:
         context.log.info("fewer ranks than GPUs: the batch has no more rows to deal out", ranks=ranks, gpus=gpus)
     micro_batches(settings.batch, settings.micro_batch, ranks)  # an impossible batch is said before anything loads
     layout = {"ranks": ranks, "zero_stage": settings.zero_stage}
     folder = context.scratch / "training"
     folder.mkdir()
-    with context.meter.phase("load"):
-        found = find_checkpoint(context.store, context.task.output, context.scratch, layout, context.log)
+    gang, start, found = _agreed(context, layout, ranks_here)
     if found:
-        context.log.info("going on from a checkpoint", step=found[0])
+        context.log.info("going on from a checkpoint", step=found.step)
     job = Job(
         stage=context.task.stage,
         settings=settings.model_dump(mode="json"),
         model=model,
         tables={name: _written(folder / f"{name}.parquet", table) for name, table in tables.items()},
         folder=folder,
-        resume=found[1] if found else None,
+        resume=found.folder if found else None,
         device="cuda" if gpus else "cpu",
         ranks=ranks,
+        pods=pods.count,
+        place=pods.place,
         parent=os.getpid(),
     )
-    outcome = _Launched(context, job, layout).run()
+    outcome = _Launched(context, job, layout, gang, start).run()
+    if not pods.first:
+        gang.await_published()
+        return
     context.meter.count(tokens=outcome.tokens, rows_in=outcome.rows_in, rows_kept=outcome.rows_kept)
     context.progress.phase("publishing")
     context.publish(folder=job.model_out, figures=outcome.figures)
+    context.after_publishing(gang.tell_published)
     context.after_publishing(lambda: remove_checkpoints(context.store, context.task.output))
+
+
+def _agreed(context: StageContext, layout: dict[str, int], ranks_here: int) -> tuple[Gang, Start, Found | None]:
+    """Once all pods are there: what they agree on, and this pod's copy of the checkpoint that they go on from."""
+    store, output, pods = context.store, context.task.output, context.pods
+    me = Introduction(context.task.key, context.task.fingerprint, ranks_here)
+    if not pods.first:
+        gang, start = join(pods, me, context.check_stop)
+        with context.meter.phase("load"):
+            return gang, start, fetch_checkpoint(store, start.resume, context.scratch) if start.resume else None
+    gang = Gang()
+    if pods.count > 1:
+        context.progress.phase("waiting for the other pods")
+        gang = gather(pods, me, context.check_stop)
+    with context.meter.phase("load"):
+        found = find_checkpoint(store, output, context.scratch, layout, context.log)
+    start = Start(attempt=context.attempt_id, port=free_port(), resume=found.marker if found else None)
+    gang.tell("start", **start.model_dump())
+    return gang, start, found
 
 
 def _written(path: Path, table: pa.Table) -> Path:
@@ -81,32 +119,38 @@ def _written(path: Path, table: pa.Table) -> Path:
 
 
 class _Launched:
-    """The training's processes, from start to outcome."""
+    """This pod's training processes, from start to outcome."""
 
-    def __init__(self, context: StageContext, job: Job, layout: dict[str, int]) -> None:
+    def __init__(self, context: StageContext, job: Job, layout: dict[str, int], gang: Gang, start: Start) -> None:
         self.context = context
         self.job = job
         self.layout = layout
+        self.gang = gang
+        self.start = start
         self.counting = False
+        self.stopping = False
 
     def run(self) -> Outcome:
         path = self.job.folder / "job.json"
         write_whole(path, self.job)
-        process = subprocess.Popen(
-            [*_launcher(self.job.ranks), "stages.training.worker", str(path)],
-            env={**os.environ, **_environment(self.job)},
-            start_new_session=True,
-        )
+        process = start_ranks(self.job, path, self.gang.address, self.start.port)
         try:
-            while process.poll() is None:
-                self._wait(process, advance := read_advance(self.job))
-                self._show(advance)
-                self._ask_to_stop(advance)
-                self._keep_checkpoints()
-        finally:
-            _kill(process)
-        self._keep_checkpoints()
-        return self._outcome(process.returncode)
+            try:
+                while process.poll() is None:
+                    self._wait(process, advance := read_advance(self.job))
+                    self._show(advance)
+                    self._ask_to_stop(advance)
+                    self.gang.take_in()
+                    self._keep_checkpoints()
+                    self.gang.check(stopping=self.stopping)
+            finally:
+                end_ranks(process)
+            self._keep_checkpoints()
+            self._await_parts()
+            return self._outcome(process.returncode)
+        except StageError as error:
+            # What a rank says of itself comes before what the others made of it.
+            self.gang.settle([*self._failures(), error])
 
     def _wait(self, process: subprocess.Popen[bytes], advance: Advance) -> None:
         loading = advance.phase == LOADING
@@ -126,41 +170,65 @@ class _Launched:
             self.context.progress.update(advance.done)
 
     def _ask_to_stop(self, advance: Advance) -> None:
-        if not self.context.stop.is_set():
+        """The first pod's ranks decide, since it alone knows how far they are; the others pass on the wish."""
+        if self.stopping or not (self.context.stop.is_set() or self.gang.stop_wanted):
             return
-        if advance.phase == LOADING:
+        self.stopping = True
+        if not self.context.pods.first:
+            self.gang.tell("stop")
+        elif advance.phase == LOADING:
             raise Interrupted()  # nothing is done yet, so nothing is worth waiting for
-        self.job.stop.touch()
+        else:
+            self.job.stop.touch()
 
     def _keep_checkpoints(self) -> None:
+        """Uploads what this pod's ranks have written of checkpoints, and completes those that all have uploaded.
+
+        The training needs no store: where it is away going on loses nothing, and the next checkpoint tries again.
+        """
+        store, output = self.context.store, self.context.task.output
         for marker in sorted(self.job.checkpoints.glob("*.complete")):
             folder, step = marker.with_suffix(""), int(marker.stem.rpartition("-")[2])
             try:
                 with self.context.meter.phase("upload"):
-                    save_checkpoint(
-                        self.context.store,
-                        self.context.task.output,
-                        folder,
-                        step=step,
-                        attempt=self.context.attempt_id,
-                        layout=self.layout,
-                    )
+                    files = upload_part(store, output, folder, step=step, attempt=self.start.attempt)
             except StageError as error:
-                if error.code != ExitCode.STORE:
-                    raise
-                # The training needs no store: going on loses nothing, and the next checkpoint tries again.
-                self.context.log.warning("a checkpoint could not be stored", step=step, error=str(error))
+                self._not_stored(step, error)
+                self.gang.part(step, None)
+            else:
+                self.gang.part(step, files)
             marker.unlink()
             shutil.rmtree(folder)
+        for step, files in self.gang.whole().items():
+            try:
+                complete_checkpoint(store, output, files, step=step, attempt=self.start.attempt, layout=self.layout)
+            except StageError as error:
+                self._not_stored(step, error)
+
+    def _not_stored(self, step: int, error: StageError) -> None:
+        if error.code != ExitCode.STORE:
+            raise error
+        self.context.log.warning("a checkpoint could not be stored", step=step, error=str(error))
+
+    def _await_parts(self) -> None:
+        """Before the end of an interrupted training: its last checkpoint counts once all pods have uploaded theirs."""
+        while self.stopping and self.context.pods.first and self.gang.parts:
+            self.gang.check(stopping=True)
+            time.sleep(POLL_S)
+            self.gang.take_in()
+            self._keep_checkpoints()
+
+    def _failures(self) -> list[StageError]:
+        """What this pod's ranks ended with."""
+        found = [Outcome.model_validate_json(path.read_text()) for path in self.job.folder.glob("outcome-*.json")]
+        return [outcome.error() for outcome in found if outcome.code != ExitCode.DONE]
 
     def _outcome(self, status: int) -> Outcome:
-        found = [Outcome.model_validate_json(path.read_text()) for path in self.job.folder.glob("outcome-*.json")]
-        failed = [outcome for outcome in found if outcome.code != ExitCode.DONE]
-        if failed:
-            # Of several ranks' errors one that a person can act on is worth more than a lost connection.
-            raise min(failed, key=lambda outcome: outcome.code == ExitCode.BUG).error()
-        if status == 0 and found:
-            return found[0]
+        if failures := self._failures():
+            raise worst(failures, lost=False)
+        said = self.job.outcome(0)
+        if status == 0 and (said.exists() or not self.context.pods.first):
+            return Outcome.model_validate_json(said.read_text()) if said.exists() else Outcome()
         if status == -signal.SIGKILL:
             raise StageError(
                 "the training process was killed, most likely for want of memory",
@@ -168,34 +236,3 @@ class _Launched:
                 hint="lower micro_batch or set gradient_checkpointing",
             )
         raise StageError(f"the training ended with status {status}; its log says why", code=ExitCode.BUG)
-
-
-def _launcher(ranks: int) -> list[str]:
-    if ranks == 1:
-        return [sys.executable, "-m"]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-
-
-def _environment(job: Job) -> dict[str, str]:
-    environment = {
-        "HF_DATASETS_CACHE": str(job.folder / "datasets"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "1",  # the model is a folder: nothing is to be asked for
-        "TOKENIZERS_PARALLELISM": "false",
-        "TQDM_DISABLE": "1",
-    }
-    if job.device == "cpu":
-        # torchrun gives each rank one thread otherwise
-        environment["OMP_NUM_THREADS"] = str(threads_a_rank(job.ranks))
-    if job.ranks == 1:
-        return environment | rank_environment(0, 1, free_port(), job.device)
-    return environment | {"DS_ACCELERATOR": job.device}
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends what is left of the processes; after a normal end nothing is."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()

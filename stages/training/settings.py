@@ -69,7 +69,7 @@ class TrainingSettings(StageSettings):
     ranks: int | None = resource(
         None,
         ge=1,
-        description="Processes on this machine; by default one a GPU, as far as the batch can be dealt out.",
+        description="Processes on each machine (pod); by default one a GPU, as far as the batch can be dealt out.",
     )
     micro_batch: int = resource(
         4,

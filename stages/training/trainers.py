@@ -105,7 +105,23 @@ class PairTrainer(_Ours, DPOTrainer):  # type: ignore[misc]
         """With the bare model where it is whole (ZeRO-2): trl's own engine for this keeps an optimiser's memory."""
         if self.args.deepspeed_plugin.zero_stage != 3:
             self._precompute_engine = self.model.to(self.args.device).eval()
-        return super()._precompute_ref_logps(*args, **kwargs)
+        accelerator: Any = self.accelerator  # type: ignore[has-type]
+        self.accelerator = _MainInItsPod(accelerator)
+        try:
+            return super()._precompute_ref_logps(*args, **kwargs)
+        finally:
+            self.accelerator = accelerator
+
+
+class _MainInItsPod:
+    """An accelerator whose main process is the first of each pod: trl has it write the file of log-probabilities that
+    all read, and pods share no disk."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, "is_local_main_process" if name == "is_main_process" else name)
 
 
 def row_trainer(job: Job, settings: TrainingSettings, tokenizer: Any, rows: Rows) -> RowTrainer:
@@ -157,9 +173,9 @@ def _made(
 
 
 def _shared(job: Job, name: str, rows: Rows) -> Dataset:
-    """One file that all ranks read: trl keeps reference log-probabilities beside it, computed once for all of them."""
+    """One file that a pod's ranks read: trl keeps reference log-probabilities beside it, computed once for all."""
     path = job.folder / f"{name}-ids"
-    if os.environ["RANK"] == "0":
+    if os.environ["LOCAL_RANK"] == "0":
         Dataset.from_list(rows).save_to_disk(path)
     if job.ranks > 1:
         dist.barrier()

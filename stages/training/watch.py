@@ -61,7 +61,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.job.ranks > 1:
             dist.barrier()  # a rank's own files may still be on their way
-        if state.is_world_process_zero:
+        if state.is_local_process_zero:
             (self.job.checkpoints / f"{PREFIX}-{state.global_step}.complete").touch()
         self.saved_at = self.clock()
 

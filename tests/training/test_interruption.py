@@ -15,7 +15,7 @@ from stages.contract.task import Task, write_task
 from tests.support import make_task, model_input, publish, start_stage
 from tests.training.rows import COMMON, responses
 
-START_S = 120
+START_S = 900
 
 
 def sft_task(store: Store, tiny_model: Path) -> Task:
