@@ -26,7 +26,7 @@ LABEL_RUN = f"{GROUP}/run"
 LABEL_NODE = f"{GROUP}/node"  # as the graph names it: it1.influence
 LABEL_ATTEMPT = f"{GROUP}/attempt"  # counted from 1; the task is runs/RUN/tasks/NODE-ATTEMPT.json
 ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"  # a Job with this name and another hash is not ours to adopt
-ANNOTATION_SHARDS = f"{GROUP}/shards"  # a Job's shards by completion index: 0-63, or 3,7 for a Job that retries two
+ANNOTATION_SHARDS = f"{GROUP}/shards"  # a Job's shards by completion index: 0-63, or 3,7; none if long
 
 # Kubernetes' own and Kueue's
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"

@@ -33,6 +33,8 @@ USER = 10001
 FAILED_SHARE = 0.1
 LEAST_FAILED = 8
 MOST_FAILED = 10_000  # Kubernetes' limit for Jobs of over 100,000 indices
+# All annotations of an object together may have 256 KiB. A map that is longer stands in the task alone.
+LONGEST_SHARDS = 128 * 1024
 
 Manifest = dict[str, Any]
 
@@ -92,10 +94,9 @@ def render_job(run: RunRef, task: Task, pods: PodSettings, controller: RenderSet
     mark = names.spec_hash(unnamed)
     name = names.job_name(run.name, task.node, mark)
     metadata: Manifest = _metadata(name, run, labels)
-    metadata["annotations"] = {
-        names.ANNOTATION_SPEC_HASH: mark,
-        names.ANNOTATION_SHARDS: as_ranges(task.shards.indices),
-    }
+    metadata["annotations"] = {names.ANNOTATION_SPEC_HASH: mark}
+    if len(shards := as_ranges(task.shards.indices)) <= LONGEST_SHARDS:
+        metadata["annotations"][names.ANNOTATION_SHARDS] = shards
     if pods.queue:
         metadata["labels"] = labels | {names.LABEL_QUEUE: pods.queue}
     return {

@@ -13,6 +13,8 @@ from tests.contract.conftest import use_server
 from tests.contract.servers import ACCESS_KEY, SECRET_KEY, Server
 from tests.flow.test_local import run, toy_graph
 from tests.k8s.builders import RUN, SETTINGS
+from tests.k8s.driving import NAME, Driver, recipe, tools
+from tests.k8s.fake import FakeCluster
 
 KEYS = (ACCESS_KEY, SECRET_KEY)
 
@@ -36,6 +38,23 @@ def test_a_run_on_s3_leaves_no_key_in_its_store(
             job = render_job(RUN, task, PodSettings(pods=pods), SETTINGS)
             text = json.dumps([job, render_service(job) if is_gang(job) else None])
             assert not any(secret in text for secret in KEYS)
+
+
+@pytest.mark.parametrize("fault", [None, "bug"])
+def test_a_run_on_a_cluster_puts_no_key_into_any_object(
+    seaweedfs_server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: str | None
+) -> None:
+    store = use_server(monkeypatch, seaweedfs_server.endpoint)
+    cluster = FakeCluster(store)
+    cluster.add_run(NAME, recipe(shards=2))
+    status = Driver(cluster, tools(cluster, store, **({"fault": fault} if fault else {}))).to_the_end()
+    assert status["phase"] == ("Failed" if fault else "Succeeded")
+    held = json.dumps(list(cluster.objects.values()))
+    assert {resource for _, resource in cluster.objects} >= {"events", "jobs", "tailoringruns"}
+    kept = b"".join(store.get(key) for key, _ in store.list("runs/"))
+    printed = "".join(capfd.readouterr())
+    for secret in KEYS:
+        assert secret not in held and secret not in printed and secret.encode() not in kept
 
 
 def test_a_secret_is_named_once_and_none_of_its_values() -> None:
