@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +163,19 @@ def tiny_llama(
     vocabulary: int = 384,
     length: int = 512,
     corpus: Iterable[str] = CORPUS,
+    words: Sequence[str] = (),
 ) -> Path:
     """A random Llama with a byte-level BPE tokenizer and a ChatML template, as an fp32 Hugging Face folder.
 
     The tokenizer encodes any text; its ids are the same for every seed, so that two
-    seeds make a teacher and a student. `<|im_end|>` is the end of a turn (EOS), `<|endoftext|>` pads.
+    seeds make a teacher and a student. `<|im_end|>` is the end of a turn (EOS), `<|endoftext|>` pads. `words` are one
+    token each, so that even a random model writes one now and then.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _tokenizer(vocabulary, length, corpus)
+    tokenizer.add_tokens(list(words))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(

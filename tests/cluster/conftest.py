@@ -1,13 +1,17 @@
-"""Fixtures of the cluster tests; see `access`."""
+"""Fixtures of the cluster tests; see `access` and `release`."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from kubernetes import client
 
 from tests.cluster.access import fresh_namespace, open_cluster
+from tests.cluster.loop import Loop
+from tests.cluster.machine import check_programs, image_under_test
+from tests.cluster.release import Release
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +24,20 @@ def namespace(cluster: client.ApiClient, request: pytest.FixtureRequest) -> Iter
     """One restricted namespace for the module."""
     with fresh_namespace(cluster, "montessori-test") as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def release(cluster: client.ApiClient) -> Iterator[Release]:
+    """The chart in a namespace of its own, with MinIO and a controller that runs real and toy graphs."""
+    check_programs()
+    found = Release(f"montessori-test-{uuid.uuid4().hex[:8]}", image_under_test())
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def loop(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Loop:
+    """The loop with real stages, begun: it goes on beside the tests of faults, outages included."""
+    return Loop(release, tmp_path_factory.mktemp("loop"))

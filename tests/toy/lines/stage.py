@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.contract.context import StageContext
-from stages.contract.errors import bad_data, gate
+from stages.contract.errors import bad_data, bad_settings, gate
 from stages.contract.tables import make_table
 
 SCHEMA = pa.schema([("number", pa.int64()), ("product", pa.int64()), ("text", pa.string())])
@@ -24,7 +24,9 @@ def run(context: StageContext) -> None:
                 diary.write(f"{context.shard}:{chunk.number}\n")
         print(f"chunk {chunk.number} of shard {context.shard}{' ' * settings.padding}", flush=True)
         time.sleep(settings.pause_s)
-        if settings.fault and chunk.number == settings.fault_at:
+        if chunk.number == settings.hold_at:
+            _wait_for_go(context)
+        if settings.fault and chunk.number == settings.fault_at and settings.micro_batch > settings.fault_above:
             if settings.fault == "early":
                 return
             _fail(settings.fault)
@@ -36,7 +38,17 @@ def run(context: StageContext) -> None:
         chunk.commit({"rows": make_table(rows, SCHEMA)}, figures={"largest": max(row["number"] for row in rows)})
 
 
+def _wait_for_go(context: StageContext) -> None:
+    while context.store.size(f"runs/{context.task.run}/go") is None:
+        context.check_stop()
+        time.sleep(0.2)
+
+
 def _fail(fault: str) -> None:
+    if fault == "settings":
+        raise bad_settings("times is not what it should be", where="times", hint="set it")
+    if fault == "hog":
+        _take_all_memory()
     if fault == "data":
         raise bad_data("row 3 has no text", where="rows", hint="look at the input")
     if fault == "gate":
@@ -50,3 +62,12 @@ def _fail(fault: str) -> None:
     if fault == "exit":
         sys.exit(0)
     raise KeyError("no such column")
+
+
+def _take_all_memory() -> None:
+    """Until the kernel's OOM killer ends the process: for a container that has a limit, or it would be the machine."""
+    limit = Path("/sys/fs/cgroup/memory.max")
+    assert limit.is_file() and limit.read_text().strip() != "max", "there is no limit to run into"
+    held = []
+    while True:
+        held.append(bytearray(b"x" * 2**24))

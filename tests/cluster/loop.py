@@ -1,0 +1,80 @@
+"""The loop with real stages in a cluster, pods of its trainings lost on the way, and beside it on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from flow.runstate import read_resolved
+from stages.contract.artifact import Artifact
+from stages.contract.store import FileStore
+from tests.cluster import tiny
+from tests.cluster.faults import evict
+from tests.cluster.machine import LOOP_S, await_, kubectl
+from tests.cluster.release import Release
+from tests.support import REPOSITORY
+
+NAME = "loop"
+TRAININGS = ("warmup", "dpo", "sft")
+PODS = {
+    "default": {"cpu": "100m", "memory": "3Gi"},
+    **{stage: {"cpu": "100m", "memory": "3Gi", "pods": tiny.RANKS} for stage in TRAININGS},
+}
+
+
+class Loop:
+    """Begun at once; `local` and `cluster` wait for the digests of what each made."""
+
+    def __init__(self, release: Release, folder: Path) -> None:
+        self.release = release
+        self.folder = folder
+        self.killed: dict[str, str] = {}
+        values = tiny.recipe(folder)
+        self.recipe = tiny.write(folder, NAME, values, run=values["run"] | {"pods": PODS})
+        self.submitted = release.cli("submit", str(self.recipe), "-n", release.namespace)
+        self._local = self._start_local()
+        threading.Thread(target=self._disturb, daemon=True).start()
+
+    def local(self) -> dict[str, str]:
+        out, _ = self._local.communicate(timeout=LOOP_S)
+        assert self._local.returncode == 0, out[-3000:]
+        store = FileStore(self.folder / "store")
+        nodes = read_resolved(store, NAME)["nodes"]
+        return {name: Artifact(store, node["key"]).manifest.digest for name, node in nodes.items()}
+
+    def cluster(self) -> dict[str, str]:
+        self.release.ended(NAME, within=LOOP_S)
+        nodes = read_resolved(self.release.store, NAME)["nodes"]
+        return {name: Artifact(self.release.store, node["key"]).manifest.digest for name, node in nodes.items()}
+
+    def _start_local(self) -> subprocess.Popen[str]:
+        """As many ranks in one process each as there are pods."""
+        ranks = [text for stage in TRAININGS for text in ("--set", f"{stage}.ranks={tiny.RANKS}")]
+        command = [sys.executable, "-m", "k8s.cli", "run", str(self.recipe), *ranks]
+        own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # a pod has none set
+        return subprocess.Popen(
+            [*command, "--store", str(self.folder / "store"), "--to", str(self.folder / "runs")],
+            cwd=REPOSITORY,
+            env=own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _disturb(self) -> None:
+        """Once a checkpoint is there: kills the second pod of DPO, and has the first one of SFT evicted."""
+        for node, index in (("it1.dpo", 1), ("sft", 0)):
+            await_(lambda node=node: self._checkpoint(node), LOOP_S, f"a checkpoint of {node}", every=0.1)
+            pod = self.release.running_pod(NAME, node, index)["metadata"]["name"]
+            if index:
+                kubectl("delete", "pod", "-n", self.release.namespace, pod, "--grace-period=0", "--force")
+            else:
+                evict(self.release.namespace, pod)
+            self.killed[node] = pod
+
+    def _checkpoint(self, node: str) -> bool:
+        keys = self.release.store.list(f"{self.release.output(NAME, node)}/checkpoints/")
+        return any(key.endswith("complete.json") for key, _ in keys)
