@@ -158,10 +158,11 @@ def _pass_share(settings: dict[str, Any], rows: int) -> float:
 
 
 def _student(graph: Graph, node: Node) -> ModelSource | None:
-    """The model that the node's checkpoint was warmed up from."""
-    edge = node.inputs["checkpoint"]
-    student = graph.nodes[edge.node].inputs["student"] if isinstance(edge, Edge) else None
-    return student if isinstance(student, ModelSource) else None
+    """The model that the node's checkpoint was warmed up from, through earlier warm-ups if need be."""
+    student = node.inputs["checkpoint"]
+    while isinstance(student, Edge):
+        student = graph.nodes[student.node].inputs["student"]
+    return student
 
 
 def _chain(graph: Graph, node: Node) -> tuple[dict[str, Any], ...] | None:

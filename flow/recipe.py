@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from flow.methods import TAILORED, UNSIGNED, Baseline, Signal, Update
 from flow.mistakes import dotted, nearest, told
 from flow.pods import PodsByStage
 from stages.contract.catalog import spec
@@ -26,10 +27,13 @@ from stages.models.settings import ModelSource
 ENVIRONMENT_PREFIX = "MONTESSORI__"
 # Sections that a user writes; the report's settings are made by the graph.
 SECTIONS = (
-    "prepare", "instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo",
-    "sft", "evaluate", "evalset", "replies", "winrate", "mtbench", "harness", "comparison",
+    "prepare", "instructions", "curate", "responses", "diversity", "warmup", "audit", "influence", "judge", "loss",
+    "random", "aggregate", "reseed", "pairs", "dpo", "budget", "sft", "evaluate", "evalset", "replies", "winrate",
+    "mtbench", "harness", "comparison",
     "tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy",
 )  # fmt: skip
+# Fields about the rounds of method montessori.
+_OF_ROUNDS = ("signal", "signals", "update", "iterate_student")
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -99,8 +103,32 @@ class RecipeBase(BaseSettings):
     iterate_teacher: Literal["previous", "base"] = Field(
         "previous", description="which weights DPO starts from in iteration 2 and later"
     )
-    compare: tuple[Literal["self-instruct"], ...] = Field(
-        (), description="sibling branches: students trained on other teachers' data, with all else equal"
+    iterate_student: Literal["base", "previous"] = Field(
+        "base",
+        description="which student the warm-up starts from in iteration 2 and later: the recipe's, or the one that the "
+        "warm-up before left; the final training always starts from the recipe's",
+    )
+    signal: Signal = Field(
+        "influence",
+        description="what candidates are scored by: influence; judge (Self-Reward); loss (the student's own, as in "
+        "LLM2LLM); random (the control)",
+    )
+    signals: tuple[Signal, ...] = Field(
+        (), description="further signals on the same candidates, which only the report reads: how far they agree"
+    )
+    update: Update = Field(
+        "dpo",
+        description="what the scores are for: dpo trains the teacher on pairs; reseed shows the unmodified teacher the "
+        "best-scored instructions instead of the seeds (bootstrap, LLM2LLM)",
+    )
+    compare: tuple[Baseline, ...] = Field(
+        (),
+        description="sibling branches with all else equal, sharing every node that is the same: self-instruct (the "
+        "unmodified teacher's data), self-reward (judge, dpo), llm2llm (loss, reseed), bootstrap (influence, reseed), "
+        "random (the recipe's own method on shuffled scores), no-finetuning (the untrained student)",
+    )
+    transfer: dict[str, ModelSource] = Field(
+        {}, description="further students by name, trained on every branch's data and evaluated beside the student"
     )
     measure: bool = Field(True, description="score the final data of every branch, to compare their influence")
     teacher: ModelSource = Field(description="the model that writes the data")
@@ -131,7 +159,7 @@ class RecipeBase(BaseSettings):
             raise ValueError("a run's name has lower-case letters, digits and dashes only, at most 40")
         return value
 
-    @field_validator("seeds", "benchmarks", "compare")
+    @field_validator("seeds", "benchmarks", "compare", "signals")
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = next((each for each in value if value.count(each) > 1), None)
@@ -139,9 +167,50 @@ class RecipeBase(BaseSettings):
             raise ValueError(f"{twice!r} stands twice")
         return value
 
+    @field_validator("transfer")
+    @classmethod
+    def _plain_names(cls, value: dict[str, ModelSource]) -> dict[str, ModelSource]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"a student's name has lower-case letters, digits and dashes only, not {name!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _scores_have_the_signs_that_pairs_need(self) -> RecipeBase:
+        pairs: Any = self.section("pairs")
+        if self.method == "montessori" and self.update == "dpo" and self.signal in UNSIGNED and pairs.policy == "all":
+            raise ValueError(
+                f"pairs.policy: all pairs positive with negative scores, and those of {self.signal} have no sign; "
+                "best_worst or ranked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_the_method_does_not_read(self) -> RecipeBase:
+        unread = {"montessori": (), "arte": (*_OF_ROUNDS, "transfer"), "self-instruct": (*_OF_ROUNDS, "compare")}
+        for name in unread[self.method]:
+            # By value: a recipe that comes back from the store has every field set.
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: method {self.method} does not read it")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> RecipeBase:
+        budget, sft = (self.section(name).model_dump() for name in ("budget", "sft"))
+        if budget["match"] in ("tokens", "device_seconds") and sft["rows"] is not None:
+            raise ValueError(f"sft.rows fixes the rows; leave it out to match {budget['match']} (budget.match)")
+        for name in budget["prompts"]:
+            if name != TAILORED and name not in self.compare:
+                raise ValueError(
+                    f"budget.prompts: there is no branch {name!r}{nearest(name, (TAILORED, *self.compare))}"
+                )
+        return self
+
     @model_validator(mode="after")
     def _fresh_sections(self) -> RecipeBase:
-        allowed = ("instructions", "curate", "responses", "influence", "questions", "select", "rationales")
+        allowed = (
+            "instructions", "curate", "responses", "diversity", "influence", "questions", "select", "rationales",
+        )  # fmt: skip
         for section, values in self.fresh.items():
             if section not in allowed:
                 raise ValueError(f"fresh has no section {section!r}{nearest(section, allowed)}")

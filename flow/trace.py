@@ -123,11 +123,14 @@ def _nearest(row: str, ids: Iterable[str]) -> list[str]:
 
 
 def _student(run: _Run, resolved: Mapping[str, Any], number: int) -> Row | None:
-    """The student that was trained on the data set, and whether on this row: `sft.rows` takes the first so many."""
+    """The student that was trained on the data set, and whether on this row: budget and `sft.rows` take the first."""
     node = resolved["outputs"].get("student")
     if node is None:
         return None
     wanted = run.artifact(node).manifest.settings.get("rows")
+    trained_on = run.source(node, "rows")
+    if trained_on is not None and run.nodes[trained_on]["stage"] == "budget":
+        wanted = run.artifact(trained_on).manifest.tables["rows"]
     return {
         "node": node,
         "digest": run.digest(node),
@@ -198,30 +201,22 @@ def _pairs(run: _Run, node: str) -> Row:
 
 
 def _scores(run: _Run, pairs: str) -> Row:
-    """What the pairs' scores were measured with."""
+    """What the pairs' scores were measured with: a judge and chance need neither checkpoint nor reference."""
     means = run.source(pairs, "scores")
     assert means is not None
     node = run.source(means, "scores")
     assert node is not None
     scored = run.table(node)
     methods = Counter(method for method in scored["method"].to_pylist() if method is not None)
-    checkpoint, reference = run.source(node, "checkpoint"), run.source(node, "reference")
-    assert checkpoint is not None and reference is not None
+    checkpoint = run.source(node, "checkpoint") or run.source(node, "student")
+    reference = run.source(node, "reference")
     return {
         "node": node,
         "rows": scored.num_rows,
         "methods": dict(methods),
         "means": {"node": means, "instructions": run.artifact(means).manifest.tables["rows"]},
-        "checkpoint": {
-            "node": checkpoint,
-            "digest": run.digest(checkpoint),
-            "student": run.model(checkpoint, "student"),
-        },
-        "reference": {
-            "node": reference,
-            "rows": run.artifact(reference).manifest.tables["probe"],
-            "ref_ids": run.table(reference, "probe")["ref_id"].to_pylist(),
-        },
+        "checkpoint": None if checkpoint is None else _checkpoint(run, checkpoint),
+        "reference": None if reference is None else _reference(run, reference),
         "audit": _audit(run, node),
     }
 
@@ -238,6 +233,15 @@ def _in_context(run: _Run, pairs: str) -> Row:
         "student": run.model(node, "student"),
         "preference": {"node": preference, "questions": sum(run.table(preference)["chosen"].to_pylist())},
     }
+
+
+def _checkpoint(run: _Run, node: str) -> Row:
+    return {"node": node, "digest": run.digest(node), "student": run.model(node, "student")}
+
+
+def _reference(run: _Run, node: str) -> Row:
+    ids = run.table(node, "probe")["ref_id"].to_pylist()
+    return {"node": node, "rows": len(ids), "ref_ids": ids}
 
 
 def _audit(run: _Run, scores: str) -> Row | None:
@@ -284,7 +288,7 @@ def _add_teacher(tree: Tree, teacher: Mapping[str, Any], label: str) -> None:
     below = branch.add(_line("trained on", f"{pairs['pairs']} pairs of {pairs['node']} ({splits})"))
     if pairs["gap"]:
         least, middle, most = (pairs["gap"][name] for name in ("least", "median", "most"))
-        below.add(_line("gap in influence", f"{least:.3g} to {most:.3g}, median {middle:.3g}"))
+        below.add(_line("gap in score", f"{least:.3g} to {most:.3g}, median {middle:.3g}"))
     for each in pairs["examples"]:
         example = below.add(_line("pair", f"{each['pair_id']}, gap {each['gap']:.3g}"))
         example.add(_line(f"chosen {each['chosen_score']:+.3g}", _short(each["chosen"], 120)))
@@ -306,13 +310,11 @@ def _add_in_context(tree: Tree, scores: Mapping[str, Any]) -> None:
 def _add_scores(tree: Tree, scores: Mapping[str, Any]) -> None:
     methods = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(scores["methods"].items()))
     branch = tree.add(_line("scores", f"{scores['node']}, {scores['rows']} rows ({methods})"))
-    checkpoint, reference = scores["checkpoint"], scores["reference"]
-    branch.add(
-        _line(
-            "student checkpoint", f"{checkpoint['node']} {checkpoint['digest'][:12]}, {_model(checkpoint['student'])}"
-        )
-    )
-    branch.add(_line("reference", f"{reference['rows']} probe rows of {reference['node']}"))
+    if checkpoint := scores["checkpoint"]:
+        words = f"{checkpoint['node']} {checkpoint['digest'][:12]}, {_model(checkpoint['student'])}"
+        branch.add(_line("student checkpoint", words))
+    if reference := scores["reference"]:
+        branch.add(_line("reference", f"{reference['rows']} probe rows of {reference['node']}"))
     if audit := scores["audit"]:
         spearman = "unknown" if audit["spearman"] is None else f"{audit['spearman']:.3f}"
         branch.add(_line("audit", f"{audit['node']}, Spearman {spearman} over {audit['candidates']} candidates"))

@@ -1,4 +1,4 @@
-"""From a recipe to nodes and edges: the rounds, the branches, the evaluation, each in a module of its own."""
+"""From a recipe to nodes and edges: rounds, branches, transfer and evaluation, each in a module of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from flow.graph.evaluation import evaluate, report
 from flow.graph.iteration import Iterated, iterate
 from flow.graph.model import Edge, Graph, Node, Source
 from flow.graph.progress import on_the_way
+from flow.graph.transfer import transfer
+from flow.methods import Method
 from flow.recipe import RecipeBase
 
 
@@ -18,10 +20,14 @@ def build(recipe: RecipeBase) -> Graph:
     if recipe.method == "arte":
         return _arte(builder)
     builder.add("prepare", "prepare", {})
-    last = iterate(builder) if recipe.method == "montessori" else Iterated(recipe.teacher)
+    last = Iterated(recipe.teacher)
+    if recipe.method == "montessori":
+        last = iterate(builder, Method(recipe.signal, recipe.update))
     made = branches(builder, last)
     main = made[0]
-    evaluate(builder, made, on_the_way(builder, main.name, main.replicas, last.teacher))
+    passing = on_the_way(builder, main.name, main.replicas, last.teacher)
+    transfer(builder, made)
+    evaluate(builder, made, passing)
     told = report(builder, main.name)
     outputs = {"dataset": main.dataset.node, "student": main.student.node, "report": told.node}
     if isinstance(last.teacher, Edge):

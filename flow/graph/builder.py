@@ -24,8 +24,27 @@ class Builder:
         """Adds a node, with its section of the recipe unless other settings are given; returns an edge to it."""
         if name in self.nodes:
             raise bad_settings(f"two nodes would be called {name!r}", where=self.recipe.name)
+        node = self._node(name, stage, inputs, settings)
+        self.nodes[name] = node
+        return Edge(name)
+
+    def share(self, name: str, stage: str, inputs: Mapping[str, Source], settings: StageSettings | None = None) -> Edge:
+        """An edge to the node that does this very work, whatever its name; one is added where there is none."""
+        wanted = self._node(name, stage, inputs, settings)
+        for node in self.nodes.values():
+            if (node.stage, node.settings, node.inputs) == (wanted.stage, wanted.settings, wanted.inputs):
+                return Edge(node.name)
+        return self.add(name, stage, inputs, settings)
+
+    def upstream(self, name: str) -> list[str]:
+        """Everything that a node is made from, in order, itself left out."""
+        wanted = set(self.nodes[name].needs)
+        for node in reversed(self.nodes.values()):
+            if node.name in wanted:
+                wanted.update(node.needs)
+        return [each for each in self.nodes if each in wanted]
+
+    def _node(self, name: str, stage: str, inputs: Mapping[str, Source], settings: StageSettings | None) -> Node:
         chosen = settings if settings is not None else self.recipe.section(stage)
         branch = name.partition(".")[0] if "." in name else "run"
-        shards = self.recipe.run.shards.get(stage, 1)
-        self.nodes[name] = Node(name, stage, chosen, dict(inputs), shards, branch)
-        return Edge(name)
+        return Node(name, stage, chosen, dict(inputs), self.recipe.run.shards.get(stage, 1), branch)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flow import methods
 from flow.graph.branches import Branch
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas
+from flow.recipe import RecipeBase
 from stages.contract.catalog import spec
 from stages.evaluate.names import replica
 
@@ -59,7 +61,13 @@ def _with_baseline(builder: Builder, stage: str) -> Any:
     settings = builder.recipe.section(stage)
     if "baseline" not in type(settings).model_fields:
         return settings
-    return settings.model_copy(update={"baseline": next(iter(builder.recipe.compare), UNTRAINED)})
+    return settings.model_copy(update={"baseline": _baseline(builder.recipe) or UNTRAINED})
+
+
+def _baseline(recipe: RecipeBase) -> str:
+    """The student that the main one is compared with first; empty where the recipe names none."""
+    first = next(iter(recipe.compare), "")
+    return UNTRAINED if first == methods.UNTRAINED else first
 
 
 def report(builder: Builder, main: str) -> Edge:
@@ -79,7 +87,7 @@ def report(builder: Builder, main: str) -> Edge:
         "recipe": shown,
         "edges": edges,
         "main": main,
-        "baseline": next(iter(recipe.compare), ""),
+        "baseline": _baseline(recipe),
     }
     return builder.add(
         "report",

@@ -13,9 +13,10 @@ from stages.contract.context import StageContext
 from stages.contract.errors import bad_data
 from stages.contract.tables import make_table
 from stages.influence.audit import audit
-from stages.influence.inputs import Probes, Row, candidates, opened
+from stages.influence.inputs import Probes, Row, opened
 from stages.influence.scorer import Base
 from stages.influence.select import audit_sample
+from stages.signals.rows import candidates
 
 METHODS = ("first_order", "corrected", "exact")
 ROWS = pa.schema(

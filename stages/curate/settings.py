@@ -49,4 +49,5 @@ SPEC = StageSpec(
     settings=CurateSettings,
     about="drop duplicates and unsuitable instructions, split by prompt",
     inputs=("instructions", "seeds"),
+    optional=("shown",),
 )

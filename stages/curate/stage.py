@@ -34,6 +34,8 @@ def run(context: StageContext) -> None:
     settings: CurateSettings = context.settings
     rows: list[Row] = context.table("instructions").to_pylist()
     seeds: list[str] = context.table("seeds", "seeds").column("instruction").to_pylist()
+    if context.has("shown"):  # other seeds than the run's own were shown to the teacher
+        seeds += context.table("shown", "seeds").column("instruction").to_pylist()
     context.progress.begin(len(rows), phase="filtering")
     with context.meter.phase("compute"):
         suitable, dropped = _filtered(rows, settings)

@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from stages.contract.context import StageContext
 from stages.contract.devices import visible_gpus
-from stages.contract.errors import ExitCode, StageError, bad_data
+from stages.contract.errors import ExitCode, StageError
 from stages.influence.memory import rank_bytes, student_size
 from stages.influence.ranked import RankedScorer
 from stages.influence.results import ProbeOptions
@@ -32,15 +29,6 @@ class Probes:
     encoder: Any
     scorer: Scorer
     devices: int
-
-
-def candidates(context: StageContext) -> pa.Table:
-    """The usable responses that are not for the warm-up, in order."""
-    rows = context.table("rows")
-    rows = rows.filter(pc.and_(rows["usable"], pc.not_equal(rows["split"], "warmup")))
-    if not rows.num_rows:
-        raise bad_data("there is no candidate to score", where=f"{context.task.node}: rows")
-    return rows
 
 
 @contextmanager

@@ -13,23 +13,15 @@ import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.tables import make_table
-from stages.influence.inputs import Probes, Row, candidates, opened
+from stages.influence.inputs import Probes, Row, opened
 from stages.influence.scores import is_tie
 from stages.influence.select import Scored, deciding
 from stages.influence.settings import InfluenceSettings
+from stages.signals.rows import candidates, with_columns
 
-ROWS = pa.schema(
-    [(name, pa.string()) for name in ("response_id", "instruction_id", "prompt_id", "method")]
-    + [(name, pa.float64()) for name in ("score", "stderr", "first_order", "exact", "noise")]
-    + [
-        ("tie", pa.bool_()),
-        ("loss", pa.float64()),
-        ("tokens", pa.int32()),
-        ("reference_nll", pa.list_(pa.float64())),
-        ("reason", pa.string()),
-    ]
+ROWS = with_columns(
+    *((name, pa.float64()) for name in ("first_order", "exact", "loss")), ("reference_nll", pa.list_(pa.float64()))
 )
-
 
 # Candidates of one call, for each device: between two calls the stage can be stopped.
 _ROUND = 4

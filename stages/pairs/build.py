@@ -1,6 +1,6 @@
-"""Preference pairs from the scores of instructions that share a prompt.
+"""Preference pairs from the scores of outputs that share a prompt: instructions, or responses to one instruction.
 
-Three policies, all of them on pairs of instructions of one prompt:
+Three policies, all of them on pairs of outputs of one prompt:
 - `all`: every helpful (score > 0) with every harmful one (Montessori-Instruct, arXiv
   2410.14208). A score within two σ of numerical noise of 0 has no sign: a tie, in no pair.
 - `best_worst`: the widest gap between different outputs, whatever the signs (ARTE, arXiv 2406.19227, for
@@ -23,12 +23,13 @@ from itertools import combinations, product
 from typing import Literal
 
 from stages.curate.split import first_side
+from stages.pairs.settings import INSTRUCTION, Kind
 
 _NOISE_REACH = 2.0  # |x| < 2σ is a tie
 
 
 class Policy(StrEnum):
-    """How the instructions of one prompt are combined."""
+    """How the outputs of one prompt are combined."""
 
     ALL = "all"
     BEST_WORST = "best_worst"
@@ -38,7 +39,7 @@ class Policy(StrEnum):
 class Without(StrEnum):
     """Why a prompt has no pair: the first step after which none was left."""
 
-    ONE_INSTRUCTION = "one_instruction"
+    ONE_OUTPUT = "one_output"
     TIES = "ties"  # `all`: every score is within its noise
     NO_HARMFUL = "no_harmful"  # `all`: ties apart
     NO_HELPFUL = "no_helpful"  # `all`: ties apart
@@ -48,17 +49,26 @@ class Without(StrEnum):
 
 
 @dataclass(frozen=True)
-class ScoredInstruction:
-    """One row of aggregate: mean score over n responses, its standard error and numerical σ (None: unknown)."""
+class Scored:
+    """An output of the teacher: an instruction's mean score over its responses, or the score of one response.
 
-    instruction_id: str
+    Attributes:
+        group: what is compared with each other: a prompt's id for instructions, an instruction's for responses.
+        prompt_id: of the prompt that it all began with. Pairs are split by it, so that an instruction and the
+            responses to it are on one side.
+        prompt: the text that was continued by `output`.
+        stderr, noise: standard error and numerical σ of the score (None: unknown).
+    """
+
+    id: str
+    group: str
     prompt_id: str
     prompt: str
     output: str
-    n: int
     score: float
     stderr: float | None
     noise: float | None
+    kind: Kind = INSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -77,23 +87,53 @@ class Pair:
     gap: float
     gap_stderr: float | None
     split: Literal["train", "heldout"]
+    kind: Kind
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The pairs, by prompt in order of first appearance and widest gap first, and what became of the prompts."""
+class Found:
+    """What became of the groups of one kind: the prompts of instructions, or the instructions of responses."""
 
-    rows: list[Pair]
-    prompts: int
+    pairs: int
+    groups: int
     without: dict[Without, int]
-    ties: int  # instructions whose score is within its noise, whatever the policy
+    ties: int  # outputs whose score is within its noise, whatever the policy
     over_cap: int  # pairs left out by most_per_prompt
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """The pairs, by group in order of first appearance and widest gap first, and what became of the groups by kind."""
+
+    rows: list[Pair]
+    kinds: dict[Kind, Found]
+
+    @property
+    def prompts(self) -> int:
+        """Groups of both kinds."""
+        return sum(found.groups for found in self.kinds.values())
+
+    @property
+    def without(self) -> dict[Without, int]:
+        """Groups of both kinds that have no pair, by reason."""
+        counts = Counter[Without]()
+        for found in self.kinds.values():
+            counts.update(found.without)
+        return {reason: counts[reason] for reason in Without if counts[reason]}
+
+    @property
+    def ties(self) -> int:
+        return sum(found.ties for found in self.kinds.values())
+
+    @property
+    def over_cap(self) -> int:
+        return sum(found.over_cap for found in self.kinds.values())
+
+
+@dataclass(frozen=True)
 class _Candidate:
-    chosen: ScoredInstruction
-    rejected: ScoredInstruction
+    chosen: Scored
+    rejected: Scored
 
     @property
     def gap(self) -> float:
@@ -113,7 +153,7 @@ class _Candidate:
 
 
 def build_pairs(
-    instructions: Sequence[ScoredInstruction],
+    outputs: Sequence[Scored],
     *,
     policy: Policy | str,
     least_gap_se: float = 0.0,
@@ -121,35 +161,35 @@ def build_pairs(
     heldout_share: float = 0.0,
     seed: int = 0,
 ) -> Pairs:
-    """Preference pairs of all prompts, split once into train and held-out prompts.
+    """Preference pairs of all groups, split once into train and held-out prompts.
 
     `least_gap_se`: a pair's gap must be at least this many of its standard errors. `heldout_share`: of the
     pairs, as near as whole prompts allow; which prompts depends on `seed` and the ids of those with pairs.
-    ValueError for settings out of range, a score that is not finite, an instruction id given twice, two texts
-    for one prompt id, or a `least_gap_se` where standard errors are unknown (one response an instruction).
+    ValueError for settings out of range, a score that is not finite, an id given twice, two texts
+    for one group, or a `least_gap_se` where standard errors are unknown (one response an instruction).
     """
     policy = Policy(policy)
     _check_settings(least_gap_se, most_per_prompt)
-    groups = _by_prompt(instructions, needs_stderr=least_gap_se > 0)
     found: list[_Candidate] = []
-    without: Counter[Without] = Counter()
-    over_cap = 0
-    for group in groups.values():
-        passed = _candidates(group, policy, least_gap_se)
-        if isinstance(passed, Without):
-            without[passed] += 1
-            continue
-        kept = passed[:most_per_prompt]
+    kinds: dict[Kind, Found] = {}
+    for kind in dict.fromkeys(output.kind for output in outputs):
+        of_kind = [output for output in outputs if output.kind == kind]
+        groups = _by_group(of_kind, needs_stderr=least_gap_se > 0)
+        without: Counter[Without] = Counter()
+        kept: list[_Candidate] = []
+        over_cap = 0
+        for group in groups.values():
+            passed = _candidates(group, policy, least_gap_se)
+            if isinstance(passed, Without):
+                without[passed] += 1
+                continue
+            kept += passed[:most_per_prompt]
+            over_cap += len(passed) - len(passed[:most_per_prompt])
+        reasons = {reason: without[reason] for reason in Without if without[reason]}
+        kinds[kind] = Found(len(kept), len(groups), reasons, sum(map(_is_tie, of_kind)), over_cap)
         found += kept
-        over_cap += len(passed) - len(kept)
     heldout = first_side([pair.chosen.prompt_id for pair in found], seed=seed, share=heldout_share)
-    return Pairs(
-        rows=[_row(pair, pair.chosen.prompt_id in heldout) for pair in found],
-        prompts=len(groups),
-        without={reason: without[reason] for reason in Without if without[reason]},
-        ties=sum(_is_tie(row) for row in instructions),
-        over_cap=over_cap,
-    )
+    return Pairs([_row(pair, pair.chosen.prompt_id in heldout) for pair in found], kinds)
 
 
 def _check_settings(least_gap_se: float, most_per_prompt: int | None) -> None:
@@ -159,36 +199,36 @@ def _check_settings(least_gap_se: float, most_per_prompt: int | None) -> None:
         raise ValueError(f"most_per_prompt is at least 1, not {most_per_prompt}")
 
 
-def _by_prompt(instructions: Sequence[ScoredInstruction], needs_stderr: bool) -> dict[str, list[ScoredInstruction]]:
-    groups: defaultdict[str, list[ScoredInstruction]] = defaultdict(list)
+def _by_group(outputs: Sequence[Scored], needs_stderr: bool) -> dict[str, list[Scored]]:
+    groups: defaultdict[str, list[Scored]] = defaultdict(list)
     seen: set[str] = set()
-    for row in instructions:
+    for row in outputs:
         if not math.isfinite(row.score):
-            raise ValueError(f"instruction {row.instruction_id} has no finite score")
-        if row.instruction_id in seen:
-            raise ValueError(f"instruction {row.instruction_id} is given twice")
+            raise ValueError(f"{row.kind} {row.id} has no finite score")
+        if row.id in seen:
+            raise ValueError(f"{row.kind} {row.id} is given twice")
         if needs_stderr and (row.stderr is None or not math.isfinite(row.stderr)):
             raise ValueError(
-                f"least_gap_se needs a standard error and instruction {row.instruction_id} has none: "
+                f"least_gap_se needs a standard error and {row.kind} {row.id} has none: "
                 "score more than one response an instruction, or set least_gap_se to 0"
             )
-        group = groups[row.prompt_id]
+        group = groups[row.group]
         if group and group[0].prompt != row.prompt:
-            raise ValueError(f"prompt {row.prompt_id} has two texts")
-        seen.add(row.instruction_id)
+            raise ValueError(f"prompt {row.group} has two texts")
+        seen.add(row.id)
         group.append(row)
     return groups
 
 
-def _candidates(group: Sequence[ScoredInstruction], policy: Policy, least_gap_se: float) -> list[_Candidate] | Without:
-    """The pairs of one prompt that pass, widest gap first, or why there is none."""
+def _candidates(group: Sequence[Scored], policy: Policy, least_gap_se: float) -> list[_Candidate] | Without:
+    """The pairs of one group that pass, widest gap first, or why there is none."""
     if len(group) < 2:
-        return Without.ONE_INSTRUCTION
+        return Without.ONE_OUTPUT
     combined = list(_helpful_harmful(group) if policy is Policy.ALL else _higher_lower(group))
     if not combined:
         return _one_signed(group)
     # Ids break ties between equal gaps, so that the order of the rows decides nothing.
-    combined.sort(key=lambda pair: (-pair.gap, pair.chosen.instruction_id, pair.rejected.instruction_id))
+    combined.sort(key=lambda pair: (-pair.gap, pair.chosen.id, pair.rejected.id))
     different = [pair for pair in combined if pair.chosen.output != pair.rejected.output]
     if not different:
         return Without.SAME_OUTPUT
@@ -203,43 +243,44 @@ def _candidates(group: Sequence[ScoredInstruction], policy: Policy, least_gap_se
     return wide or Without.GAP_BELOW_LEAST
 
 
-def _helpful_harmful(group: Sequence[ScoredInstruction]) -> Iterator[_Candidate]:
+def _helpful_harmful(group: Sequence[Scored]) -> Iterator[_Candidate]:
     signed = [row for row in group if not _is_tie(row)]
     helpful = [row for row in signed if row.score > 0]
     harmful = [row for row in signed if row.score < 0]
     return (_Candidate(chosen, rejected) for chosen, rejected in product(helpful, harmful))
 
 
-def _higher_lower(group: Sequence[ScoredInstruction]) -> Iterator[_Candidate]:
-    ranked = sorted(group, key=lambda row: (-row.score, row.instruction_id))
+def _higher_lower(group: Sequence[Scored]) -> Iterator[_Candidate]:
+    ranked = sorted(group, key=lambda row: (-row.score, row.id))
     return (_Candidate(chosen, rejected) for chosen, rejected in combinations(ranked, 2))
 
 
-def _one_signed(group: Sequence[ScoredInstruction]) -> Without:
+def _one_signed(group: Sequence[Scored]) -> Without:
     signed = [row for row in group if not _is_tie(row)]
     if not signed:
         return Without.TIES
     return Without.NO_HARMFUL if signed[0].score > 0 else Without.NO_HELPFUL
 
 
-def _is_tie(row: ScoredInstruction) -> bool:
+def _is_tie(row: Scored) -> bool:
     return row.score == 0 or abs(row.score) < _NOISE_REACH * (row.noise or 0.0)
 
 
 def _row(pair: _Candidate, heldout: bool) -> Pair:
     chosen, rejected = pair.chosen, pair.rejected
-    ids = json.dumps({"chosen": chosen.instruction_id, "rejected": rejected.instruction_id}, separators=(",", ":"))
+    ids = json.dumps({"chosen": chosen.id, "rejected": rejected.id}, separators=(",", ":"))
     return Pair(
         pair_id=hashlib.sha256(ids.encode()).hexdigest()[:16],
         prompt_id=chosen.prompt_id,
         prompt=chosen.prompt,
         chosen=chosen.output,
         rejected=rejected.output,
-        chosen_id=chosen.instruction_id,
-        rejected_id=rejected.instruction_id,
+        chosen_id=chosen.id,
+        rejected_id=rejected.id,
         chosen_score=chosen.score,
         rejected_score=rejected.score,
         gap=pair.gap,
         gap_stderr=pair.stderr,
         split="heldout" if heldout else "train",
+        kind=chosen.kind,
     )

@@ -1,17 +1,19 @@
-"""pairs: mean scores of instructions → preference pairs for DPO."""
+"""pairs: scores of instructions, of responses or of both → preference pairs for DPO."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_settings, gate
 from stages.contract.tables import make_table
-from stages.pairs.build import Pairs, ScoredInstruction, build_pairs
-from stages.pairs.settings import PairsSettings
+from stages.pairs.build import Found, Pairs, Scored, Without, build_pairs
+from stages.pairs.settings import INSTRUCTION, RESPONSE, PairsSettings
 
 ROWS = pa.schema(
     [
@@ -19,21 +21,24 @@ ROWS = pa.schema(
         for name in ("pair_id", "prompt_id", "prompt", "chosen", "rejected", "chosen_id", "rejected_id")
     ]
     + [(name, pa.float64()) for name in ("chosen_score", "rejected_score", "gap", "gap_stderr")]
-    + [("split", pa.string())]
+    + [("split", pa.string()), ("kind", pa.string())]
 )
-_COLUMNS = ("instruction_id", "prompt_id", "prompt", "output", "n", "score", "stderr", "noise")
+_SCORE = ("score", "stderr", "noise")
 
 
 def run(context: StageContext) -> None:
     settings: PairsSettings = context.settings
-    _check_reliability(context, settings)
-    table = context.table("scores", columns=_COLUMNS)
-    context.progress.begin(table.num_rows, unit="instructions", phase="pairing")
+    outputs = []
+    if settings.optimise != "responses":
+        _check_reliability(context, settings)
+        outputs += _instructions(context)
+    if settings.optimise != "instructions":
+        outputs += _responses(context)
+    context.progress.begin(len(outputs), unit="outputs", phase="pairing")
     with context.meter.phase("compute"):
-        instructions = [ScoredInstruction(**row) for row in table.to_pylist() if row["score"] is not None]
         try:
             pairs = build_pairs(
-                instructions,
+                outputs,
                 policy=settings.policy,
                 least_gap_se=settings.least_gap_se,
                 most_per_prompt=settings.most_per_prompt,
@@ -50,19 +55,68 @@ def run(context: StageContext) -> None:
             where="pairs.least_pairs",
             hint="generate more candidates, or choose policy best_worst where nearly everything helps",
         )
-    context.meter.count(rows_in=table.num_rows, rows_kept=len(pairs.rows))
-    context.progress.update(table.num_rows)
+    context.meter.count(rows_in=len(outputs), rows_kept=len(pairs.rows))
+    context.progress.update(len(outputs))
     context.publish(
         tables={"rows": make_table([asdict(row) for row in pairs.rows], ROWS)},
         figures={
             "prompts": pairs.prompts,
             "pairs": len(pairs.rows),
             "splits": dict(splits),
-            "without": {str(reason): count for reason, count in pairs.without.items()},
+            "without": _named(pairs.without),
             "ties": pairs.ties,
             "over_cap": pairs.over_cap,
+            "kinds": {kind: _figures(each) for kind, each in pairs.kinds.items()},
         },
     )
+
+
+def _instructions(context: StageContext) -> list[Scored]:
+    columns = ("instruction_id", "prompt_id", "prompt", "output", *_SCORE)
+    return [
+        Scored(
+            id=row["instruction_id"],
+            group=row["prompt_id"],
+            **{name: row[name] for name in ("prompt_id", "prompt", "output", *_SCORE)},
+        )
+        for row in context.table("scores", columns=columns).to_pylist()
+        if row["score"] is not None
+    ]
+
+
+def _responses(context: StageContext) -> list[Scored]:
+    texts = {
+        row["response_id"]: row
+        for row in context.table("responses", columns=("response_id", "prompt", "output")).to_pylist()
+    }
+    columns = ("response_id", "instruction_id", "prompt_id", *_SCORE)
+    return [
+        Scored(
+            id=row["response_id"],
+            group=row["instruction_id"],
+            prompt=texts[row["response_id"]]["prompt"],
+            output=texts[row["response_id"]]["output"],
+            kind=RESPONSE,
+            **{name: row[name] for name in ("prompt_id", *_SCORE)},
+        )
+        for row in context.table("response_scores", columns=columns).to_pylist()
+        if row["score"] is not None
+    ]
+
+
+def _figures(found: Found) -> dict[str, Any]:
+    """`prompts` are instructions where `kind` is response."""
+    return {
+        "pairs": found.pairs,
+        "prompts": found.groups,
+        "without": _named(found.without),
+        "ties": found.ties,
+        "over_cap": found.over_cap,
+    }
+
+
+def _named(reasons: Mapping[Without, int]) -> dict[str, int]:
+    return {str(reason): count for reason, count in reasons.items()}
 
 
 def _check_reliability(context: StageContext, settings: PairsSettings) -> None:
@@ -79,7 +133,9 @@ def _check_reliability(context: StageContext, settings: PairsSettings) -> None:
 
 
 def _reasons(pairs: Pairs) -> str:
-    return (
-        ", ".join(f"{count} prompts {str(reason).replace('_', ' ')}" for reason, count in pairs.without.items())
-        or "none"
-    )
+    counts = [
+        f"{count} {'prompts' if kind == INSTRUCTION else 'instructions'} {str(reason).replace('_', ' ')}"
+        for kind, found in pairs.kinds.items()
+        for reason, count in found.without.items()
+    ]
+    return ", ".join(counts) or "none"

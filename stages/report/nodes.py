@@ -60,9 +60,16 @@ class Node:
 
 
 class Nodes:
-    """All nodes of a run, in the order in which they depend on each other."""
+    """All nodes of a run, in the order in which they depend on each other.
 
-    def __init__(self, artifacts: Iterable[tuple[str, Artifact]], edges: Iterable[tuple[str, str, str]]) -> None:
+    Args:
+        main: the branch that the run is about.
+    """
+
+    def __init__(
+        self, artifacts: Iterable[tuple[str, Artifact]], edges: Iterable[tuple[str, str, str]], main: str = ""
+    ) -> None:
+        self.main = main
         found = {name: Node(name, artifact) for name, artifact in artifacts}
         named = [edge for edge in edges if edge[0] in found and edge[1] in found]
         self.edges = [(source, target) for source, target, _ in named]
@@ -81,8 +88,12 @@ class Nodes:
         return [node for node in self if node.stage == stage]
 
     def latest(self, stage: str) -> Node | None:
-        """The last node of a stage: of several iterations the one that the final teacher rests on."""
-        return next(iter(reversed(self.of_stage(stage))), None)
+        """The last node of a stage, of several iterations the one that the final teacher rests on.
+
+        A branch that the run is only compared with has such nodes too: those behind the main branch's data come first.
+        """
+        own = [node for node in self.upstream(f"{self.main}.responses") if node.stage == stage]
+        return next(iter(reversed(own or self.of_stage(stage))), None)
 
     def inputs(self, name: str) -> list[tuple[Node, str]]:
         """The nodes that a node is made from, with the names of the inputs that they are."""

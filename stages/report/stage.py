@@ -14,9 +14,11 @@ from stages.report.nodes import Node, Nodes, Row
 from stages.report.page import render_page
 from stages.report.section import Section, Table
 from stages.report.sections import (
+    agreement,
     audit,
     comparison,
     cost,
+    diversity,
     filtered,
     influence,
     lengths,
@@ -40,7 +42,9 @@ PREFIX = "node."
 def run(context: StageContext) -> None:
     settings: ReportSettings = context.settings
     names = context.names(PREFIX)
-    nodes = Nodes(((name.removeprefix(PREFIX), context.artifact(name)) for name in names), settings.edges)
+    nodes = Nodes(
+        ((name.removeprefix(PREFIX), context.artifact(name)) for name in names), settings.edges, settings.main
+    )
     context.progress.begin(1, unit="pages", phase="writing")
     with context.meter.phase("compute"):
         dataset, rows = _dataset(nodes, settings.main)
@@ -69,8 +73,10 @@ def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows
         texts.section(nodes, branches),
         lengths.section(nodes),
         reliability.section(nodes),
+        agreement.section(nodes),
         audit.section(nodes),
         pairs.section(nodes, settings.examples),
+        diversity.section(nodes),
         filtered.section(nodes),
         training.section(nodes, branches),
         value.section(nodes, branches),

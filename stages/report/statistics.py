@@ -64,8 +64,8 @@ class Difference:
 def mean(scores: Scores) -> Interval:
     """Mean score over rows with its interval."""
     sums, counts = scores.by_prompt()
-    bootstrap = _bootstrap(len(sums), seed=0)
-    return bootstrap.interval(float(sums.sum() / counts.sum()), bootstrap.means(sums, counts))
+    draws = bootstrap(len(sums), seed=0)
+    return draws.interval(float(sums.sum() / counts.sum()), draws.means(sums, counts))
 
 
 def difference(before: Scores, after: Scores) -> Difference:
@@ -79,11 +79,12 @@ def difference(before: Scores, after: Scores) -> Difference:
     for seed, scores in enumerate((before, after)):
         sums, counts = scores.by_prompt()
         # Equal seeds draw equal prompts: that is the pairing.
-        resampled.append(_bootstrap(len(sums), seed=0 if paired else seed).means(sums, counts))
+        resampled.append(bootstrap(len(sums), seed=0 if paired else seed).means(sums, counts))
         values.append(float(sums.sum() / counts.sum()))
-    interval = _bootstrap(1, seed=0).interval(values[1] - values[0], resampled[1] - resampled[0])
+    interval = bootstrap(1, seed=0).interval(values[1] - values[0], resampled[1] - resampled[0])
     return Difference(interval, len(shared) if paired else None)
 
 
-def _bootstrap(prompts: int, *, seed: int) -> PairedBootstrap:
+def bootstrap(prompts: int, *, seed: int) -> PairedBootstrap:
+    """Resamples of so many prompts; equal seeds draw equal ones."""
     return PairedBootstrap(prompts, resamples=RESAMPLES, confidence=CONFIDENCE, seed=seed)

@@ -32,7 +32,7 @@ class ResponsesSettings(GenerationSettings):
 
 SPEC = StageSpec(
     name="responses",
-    version=1,
+    version=2,
     settings=ResponsesSettings,
     about="the teacher answers the instructions",
     inputs=("instructions", "teacher"),

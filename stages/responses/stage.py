@@ -23,6 +23,9 @@ SCHEMA = pa.schema(
         ("response_id", pa.string()),
         ("instruction_id", pa.string()),
         ("prompt_id", pa.string()),
+        # What the teacher was given and wrote, to the character: DPO on responses trains on this text.
+        ("prompt", pa.string()),
+        ("output", pa.string()),
         ("sample", pa.int32()),
         ("sampling_seed", pa.int64()),
         ("instruction", pa.string()),
@@ -65,7 +68,7 @@ def _answered(
             requests.append(Request(prompt, seed, settings.sampling))
     completions = teacher.generate(requests)
     return [
-        _row(instruction, sample, request.seed, completion, teacher.digest, settings)
+        _row(instruction, sample, request, completion, teacher.digest, settings)
         for (instruction, sample), request, completion in zip(asked, requests, completions, strict=True)
     ]
 
@@ -73,7 +76,7 @@ def _answered(
 def _row(
     instruction: dict[str, Any],
     sample: int,
-    seed: int,
+    request: Request,
     completion: Completion,
     teacher: str,
     settings: ResponsesSettings,
@@ -83,8 +86,10 @@ def _row(
         "response_id": content_id("response", instruction["instruction_id"], sample, teacher),
         "instruction_id": instruction["instruction_id"],
         "prompt_id": instruction["prompt_id"],
+        "prompt": request.prompt.text,
+        "output": completion.text,
         "sample": sample,
-        "sampling_seed": seed,
+        "sampling_seed": request.seed,
         "instruction": instruction["instruction"],
         "response": completion.text.strip(),
         "finish_reason": completion.finish_reason,

@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.contract.errors import bad_data
 from stages.influence.examples import Encoder, Unusable
+from stages.pairs.settings import INSTRUCTION
 
 IGNORED = -100  # the label of a token without loss
 
@@ -62,21 +63,23 @@ def encode_rows(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: i
 def encode_pairs(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: int, closing: str) -> Encoded:
     """Pairs as prompt_ids, chosen_ids and rejected_ids.
 
-    A prompt is the whole text that generation was given, chat template and begun turn included. An output ends
-    with `closing`, which generation stopped at, and is followed by the end of the turn.
+    A prompt is the whole text that generation was given, chat template and begun turn included. An output is followed
+    by the end of the turn; an instruction ends with `closing` before it, which generation stopped at.
     """
     encoder = Encoder(tokenizer, max_tokens)
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def completion(output: str) -> list[int]:
-        return [*ids(output if closing and closing in output else output + closing), encoder.end_of_turn]
+    def completion(output: str, kind: str) -> list[int]:
+        closed = kind != INSTRUCTION or (closing and closing in output)
+        return [*ids(output if closed else output + closing), encoder.end_of_turn]
 
     kept: list[dict[str, list[int]]] = []
     dropped: Counter[str] = Counter()
     for row in rows:
-        prompt, chosen, rejected = ids(row["prompt"]), completion(row["chosen"]), completion(row["rejected"])
+        prompt, kind = ids(row["prompt"]), row.get("kind", INSTRUCTION)
+        chosen, rejected = completion(row["chosen"], kind), completion(row["rejected"], kind)
         if chosen == rejected:
             dropped["same_output"] += 1
         elif len(prompt) + max(len(chosen), len(rejected)) > max_tokens:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.contract.errors import gate
-from stages.influence.state import WEIGHTS, AdamState
+from stages.influence.state import EXP_AVG, EXP_AVG_SQ, WEIGHTS, AdamState
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 
@@ -84,6 +84,8 @@ def changed_share(weights: dict[str, Tensor], source: Path, dtype: torch.dtype) 
 
     changed = total = 0
     for path in source.glob("*.safetensors"):
+        if path.name in (EXP_AVG, EXP_AVG_SQ):
+            continue  # a warm-up checkpoint's moments have the weights' names
         with safe_open(path, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118  (not a mapping)
                 if name in weights:

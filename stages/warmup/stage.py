@@ -1,4 +1,7 @@
-"""warmup: student, responses → the student's θ, m, v after a short training (see stages/influence/state.py)."""
+"""warmup: student, responses → the student's θ, m, v after a short training (see stages/influence/state.py).
+
+The student may be what an earlier warm-up left (`iterate_student: previous`): its weights, and fresh moments.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from stages.contract.catalog import spec
 from stages.models.settings import ModelSource
 from tests.flow.test_recipe import write
 
-LOOP = ["instructions", "curate", "responses", "warmup", "audit", "influence", "aggregate", "pairs", "dpo"]
-DATA = ["instructions", "curate", "responses", "influence", "sft"]
+LOOP = ["instructions", "curate", "responses", "diversity", "warmup", "audit", "influence", "aggregate", "pairs", "dpo"]
+DATA = ["instructions", "curate", "responses", "diversity", "influence", "sft"]
 
 
 def graph(folder: Path, **changes: Any) -> Graph:
@@ -70,7 +70,7 @@ def test_the_baseline_recipe_probes_nothing(tmp_path: Path) -> None:
     found = graph(tmp_path, method="self-instruct")
     assert list(found.nodes) == [
         "prepare", "self-instruct.instructions", "self-instruct.curate", "self-instruct.responses",
-        "self-instruct.sft", "evaluate", "comparison", "report",
+        "self-instruct.diversity", "self-instruct.sft", "evaluate", "comparison", "report",
     ]  # fmt: skip
     assert "teacher" not in found.outputs
 
@@ -123,7 +123,8 @@ def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: P
     found = graph(tmp_path, iterations=2, compare=["self-instruct"], dpo={"checkpoints": 2})
     teacher = found.nodes["checkpoint-2.responses"].inputs["teacher"]
     assert teacher == Edge("it2.dpo", folder="checkpoint-2")
-    assert found.nodes["checkpoint-1.sft"].inputs["rows"] == Edge("checkpoint-1.responses")
+    assert found.nodes["checkpoint-1.sft"].inputs["rows"] == Edge("checkpoint-1.budget")
+    assert found.nodes["checkpoint-1.budget"].inputs["own.tailored"] == Edge("checkpoint-1.responses")
     assert "student.checkpoint-1" in found.nodes["evaluate"].inputs
     assert found.nodes["comparison"].settings.left_out == ("checkpoint-1", "checkpoint-2")  # type: ignore[attr-defined]
     # Nobody looks at an earlier teacher's checkpoints.

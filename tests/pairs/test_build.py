@@ -1,11 +1,12 @@
 """Each policy as a table: scores of one prompt in, (chosen, rejected) out, or why there is none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from stages.pairs.build import Policy, ScoredInstruction, Without, build_pairs
+from stages.pairs.build import Policy, Scored, Without, build_pairs
 
 # name → (policy, scores of one prompt (a, b, c, …), noise of each, pairs as "chosen>rejected" or the reason
 # for none)
@@ -18,11 +19,11 @@ POLICIES: dict[str, tuple[str, list[float], float, str | Without]] = {
     "all: only ties": ("all", [0.1, -0.1], 0.1, Without.TIES),
     "all: all helpful": ("all", [2, 1], 0, Without.NO_HARMFUL),
     "all: all harmful but a tie": ("all", [-2, 0.1], 0.1, Without.NO_HELPFUL),
-    "all: one instruction": ("all", [2], 0, Without.ONE_INSTRUCTION),
+    "all: one instruction": ("all", [2], 0, Without.ONE_OUTPUT),
     "best_worst: whatever the sign": ("best_worst", [2, 5, 3], 0, "b>a"),
     "best_worst: equal scores": ("best_worst", [2, 2], 0, Without.GAP_WITHIN_NOISE),
     "best_worst: a gap within its noise": ("best_worst", [2.0, 2.2, 2.1], 0.1, Without.GAP_WITHIN_NOISE),
-    "best_worst: one instruction": ("best_worst", [2], 0, Without.ONE_INSTRUCTION),
+    "best_worst: one instruction": ("best_worst", [2], 0, Without.ONE_OUTPUT),
     "best_worst: ids decide between equals": ("best_worst", [1, 2, 2, 1], 0, "b>a"),
     "ranked: every combination, widest first": ("ranked", [1, 4, 2], 0, "b>a b>c c>a"),
     "ranked: without those within noise": ("ranked", [1, 4, 1.2], 0.1, "b>a b>c"),
@@ -96,7 +97,7 @@ def test_the_cap_keeps_the_widest_gaps_of_each_prompt_and_counts_the_rest() -> N
 def test_prompts_never_mix() -> None:
     rows = _prompt([5], prompt_id="p") + _prompt([-5], prompt_id="q")
     built = build_pairs(rows, policy="all")
-    assert built.rows == [] and built.without == {Without.ONE_INSTRUCTION: 2}
+    assert built.rows == [] and built.without == {Without.ONE_OUTPUT: 2}
 
 
 def test_prompts_without_pairs_are_counted_by_reason() -> None:
@@ -110,7 +111,7 @@ def test_prompts_without_pairs_are_counted_by_reason() -> None:
     ]
     built = build_pairs(rows, policy="all")
     assert built.without == {
-        Without.ONE_INSTRUCTION: 1,
+        Without.ONE_OUTPUT: 1,
         Without.TIES: 1,
         Without.NO_HARMFUL: 2,
         Without.NO_HELPFUL: 1,
@@ -129,6 +130,24 @@ def test_no_prompt_is_on_both_sides_of_the_split() -> None:
     assert {pair.pair_id: pair.split for pair in again.rows} == {pair.pair_id: pair.split for pair in built.rows}
     other = build_pairs(rows, policy="all", heldout_share=0.2, seed=4)
     assert {pair.prompt_id for pair in other.rows if pair.split == "heldout"} != sides["heldout"]
+
+
+def test_responses_are_paired_within_an_instruction_and_split_with_its_prompt() -> None:
+    instructions = [row for number in range(20) for row in _prompt([2, -1], prompt_id=f"p{number}")]
+    responses = [
+        replace(output, kind="response", group=row.id, prompt_id=row.prompt_id, prompt=f"asks {row.id}")
+        for row in instructions
+        for output in _prompt([1, -1], prompt_id=f"r-{row.id}")
+    ]
+    built = build_pairs([*instructions, *responses], policy="all", heldout_share=0.3)
+    of_kind = {kind: [pair for pair in built.rows if pair.kind == kind] for kind in ("instruction", "response")}
+    assert {kind: len(pairs) for kind, pairs in of_kind.items()} == {"instruction": 20, "response": 40}
+    for pair in of_kind["response"]:
+        assert pair.chosen_id.rpartition("-")[0] == pair.rejected_id.rpartition("-")[0]
+        assert pair.prompt == f"asks {pair.chosen_id.removeprefix('r-').rpartition('-')[0]}"
+    sides = {side: {pair.prompt_id for pair in built.rows if pair.split == side} for side in ("train", "heldout")}
+    assert sides["heldout"] and sides["train"].isdisjoint(sides["heldout"])
+    assert built.kinds["response"].groups == 40 and built.prompts == 60
 
 
 def test_unknown_standard_errors_are_fine_until_a_least_gap_asks_for_them() -> None:
@@ -164,7 +183,7 @@ def test_rows_that_contradict_each_other_are_refused() -> None:
         build_pairs([first, first], policy="all")
     with pytest.raises(ValueError, match="no finite score"):
         build_pairs(_prompt([float("nan"), 1]), policy="all")
-    changed = ScoredInstruction("p-z", "p", "another prompt", "output", 2, 1.0, 0.1, 0.0)
+    changed = Scored("p-z", "p", "p", "another prompt", "output", 1.0, 0.1, 0.0)
     with pytest.raises(ValueError, match="two texts"):
         build_pairs([first, second, changed], policy="all")
 
@@ -176,16 +195,16 @@ def _prompt(
     noise: float = 0.0,
     stderrs: Sequence[float | None] | None = None,
     outputs: Sequence[str] | None = None,
-) -> list[ScoredInstruction]:
+) -> list[Scored]:
     """Instructions a, b, c, … of one prompt."""
     ids = [f"{prompt_id}-{'abcdefgh'[place]}" for place in range(len(scores))]
     return [
-        ScoredInstruction(
-            instruction_id=instruction_id,
+        Scored(
+            id=instruction_id,
+            group=prompt_id,
             prompt_id=prompt_id,
             prompt=f"prompt {prompt_id}",
             output=outputs[place] if outputs else f"output {instruction_id}",
-            n=2,
             score=scores[place],
             stderr=stderrs[place] if stderrs else 0.1,
             noise=noise,

@@ -73,3 +73,47 @@ def test_unreliable_scores_make_no_pairs_where_that_is_asked(file_store: Store, 
         pairs(file_store, scores(), reliability, least_reliability=0.5)
     assert caught.value.code == ExitCode.GATE
     assert pairs(file_store, scores(), reliability).manifest.figures["pairs"] == 20
+
+
+def both(store: Store, **settings: Any) -> Artifact:
+    """Two responses, scores 1 and −1, to each of the instructions of `scores`."""
+    rows = scores()
+    answers = [
+        {
+            "response_id": f"r-{row['instruction_id']}-{sample}",
+            "instruction_id": row["instruction_id"],
+            "prompt_id": row["prompt_id"],
+            "prompt": f"asks {row['instruction_id']}",
+            "output": f"Answer {sample}.",
+            "score": 1.0 - 2 * sample,
+            "stderr": 0.1,
+            "noise": 0.001,
+        }
+        for row in rows
+        for sample in (0, 1)
+    ]
+    table = {"rows": pa.Table.from_pylist(answers)}
+    inputs = {
+        "scores": publish(store, "aggregate", tables={"rows": pa.Table.from_pylist(rows)}, figures={}),
+        "response_scores": publish(store, "influence", tables=table),
+        "responses": publish(store, "responses", tables=table),
+    }
+    return run_stage(store, "pairs", settings, inputs)
+
+
+def test_responses_are_paired_on_the_text_that_asked_for_them(file_store: Store) -> None:
+    found = both(file_store, optimise="responses")
+    rows = found.table().to_pylist()
+    assert len(rows) == 30
+    for row in rows:
+        instruction = row["chosen_id"].removeprefix("r-").rpartition("-")[0]
+        assert (row["prompt"], row["chosen"], row["rejected"]) == (f"asks {instruction}", "Answer 0.", "Answer 1.")
+        assert row["kind"] == "response"
+
+
+def test_both_kinds_come_together_with_their_own_figures(file_store: Store) -> None:
+    found = both(file_store, optimise="both")
+    kinds = found.manifest.figures["kinds"]
+    assert (kinds["instruction"]["pairs"], kinds["response"]["pairs"]) == (20, 30)
+    assert found.table().num_rows == 50
+    assert (found.manifest.figures["prompts"], kinds["response"]["prompts"]) == (40, 30)

@@ -163,6 +163,30 @@ class _Maker:
             f"{branch}.influence", inputs, {"rows": scored}, {"method": "two_stage", "asked": "two_stage", "audit": {}}
         )
 
+    def judge(self) -> None:
+        """A second signal on the candidates of it1.influence, that agrees with it somewhat."""
+        columns = ("response_id", "instruction_id", "prompt_id", "tie", "tokens", "reason")
+        scored = [
+            {name: row[name] for name in columns}
+            | {"method": "judge", "stderr": 0.3, "noise": None}
+            | {"score": row["score"] and round(2.5 + 800 * row["score"] + float(self.random.normal(0, 0.6)))}
+            for row in self._rows("it1", "influence")
+        ]
+        figures = {"method": "judge", "outputs": 3 * len(scored), "parsed": 2 * len(scored), "reasons": {"no_score": 9}}
+        self.add("it1.judge", {"rows": "it1.responses", "judge": None}, {"rows": scored}, figures)
+
+    def diversity(self, branch: str) -> None:
+        rows = self._rows(branch, "responses")
+        contaminated = {"response_id": rows[0]["response_id"], "column": "instruction"}
+        contaminated |= {"evaluation": "reference heldout", "run": "because of the <tide> and the moon"}
+        figures = {
+            "texts": 140, "distinct": {"1": 0.31, "2": 0.62, "3": 0.8}, "self_rouge": 0.41, "clusters": 77,
+            "largest_cluster": 0.08, "rows": len(rows), "contaminated": 1, "contaminated_share": 1 / len(rows),
+            "like_probe": 2,
+        }  # fmt: skip
+        inputs = {"instructions": f"{branch}.instructions", "rows": f"{branch}.responses", "reference": "prepare"}
+        self.add(f"{branch}.diversity", inputs, {"contaminated": [contaminated]}, figures)
+
     def audit(self) -> None:
         rows = []
         for row in self._rows("it1", "responses")[:32]:
@@ -316,10 +340,12 @@ def made_up_run(
     maker.trained("it1.warmup", {"student": None, "rows": "it1.responses"}, folders["warmup"], 5.0, 4.3)
     maker.audit()
     maker.influence("it1", shift=0.0)
+    maker.judge()
     maker.preferences()
     maker.trained("it1.dpo", {"teacher": None, "pairs": "it1.pairs"}, folders["dpo"], 0.69, 0.62)
     for branch, teacher in (("tailored", "it1.dpo"), ("self-instruct", None)):
         maker.data(branch, teacher, prompts=prompts, samples=4, answers=1)
+        maker.diversity(branch)
         maker.influence(branch, shift=shift if branch == "tailored" else 0.0)
         maker.trained(f"{branch}.sft", {"student": None, "rows": f"{branch}.responses"}, folders[branch], 5.0, 4.2)
     maker.data("checkpoint-1", "it1.dpo", prompts=12, samples=4, answers=1)

@@ -19,13 +19,14 @@ from tests.support import run_stage
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 SECTIONS = (
-    "loop", "influence", "students", "comparison", "progress", "texts", "lengths", "reliability", "audit", "pairs",
-    "filtered", "training", "value", "cost",
+    "loop", "influence", "students", "comparison", "progress", "texts", "lengths", "reliability", "agreement",
+    "audit", "pairs", "diversity", "filtered", "training", "value", "cost",
 )  # fmt: skip
 FIGURES = {
     "loop", "influence", "helpful", "students", "differences", "reliability", "reliability-by-responses", "audit",
+    "agreement-it1-influence-it1-judge",
     "loss-warmup", "loss-dpo", "loss-sft", "progress-students", "progress-influence", "progress-helpful",
-    "texts-instruction", "texts-response", "lengths-influence", "value",
+    "texts-instruction", "texts-response", "lengths-influence", "lengths-judge", "value",
 }  # fmt: skip
 
 
@@ -133,6 +134,21 @@ def test_summary_and_figures_hold_the_same_plain_numbers(made: tuple[Store, Made
     assert 0 < cost["seconds_per_row"] * kept < cost["seconds"]
 
 
+def test_signals_on_the_same_candidates_are_compared_with_intervals(made: tuple[Store, MadeUpRun, Path]) -> None:
+    summary = json.loads((made[2] / "summary.json").read_text(encoding="utf-8"))
+    (each,) = summary["numbers"]["agreement"]["correlations"]
+    assert (each["first"], each["second"]) == ("it1.influence", "it1.judge")
+    for level in ("instructions", "responses"):
+        found = each[level]["spearman"]
+        assert 0 < found["low"] < found["value"] < found["high"] < 1
+    assert each["responses"]["candidates"] > each["instructions"]["candidates"] > 50
+
+
+def test_what_repeats_an_evaluation_row_is_shown_as_text(page: Page) -> None:
+    assert "because of the <tide> and the moon" in page.text
+    assert "tide" not in {tag for tag, _ in page.elements}
+
+
 def run_rows(store: Store, run: MadeUpRun, node: str) -> list[dict[str, Any]]:
     return Artifact(store, run.artifacts[node].key).table().to_pylist()
 
@@ -151,6 +167,8 @@ def test_the_card_has_a_header_that_loads_the_data(made: tuple[Store, MadeUpRun,
     [
         (("self-instruct",), "From it1 to tailored the mean moves"),
         (("audit",), "This run has no audit"),
+        (("judge",), "No candidates of this run were scored by two signals"),
+        (("diversity",), "This run did not check how varied its data are."),
         (("influence",), "This run measured no influence."),
         (("evaluate",), "This run evaluated no student."),
         (("comparison",), "This run compared no students."),

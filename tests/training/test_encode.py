@@ -52,6 +52,11 @@ def test_an_output_that_has_its_closing_tag_gets_no_second_one(tokenizer: Any) -
     assert tokenizer.decode(pair["chosen_ids"]) == "Count.</instruction><|im_end|>"
 
 
+def test_a_response_ends_with_the_turn_alone(tokenizer: Any) -> None:
+    (pair,) = encode_pairs(tokenizer, [PAIR | {"kind": "response"}], 200, CLOSING).rows
+    assert tokenizer.decode(pair["chosen_ids"]) == "Count to three.<|im_end|>"
+
+
 def test_a_tokenizer_that_adds_a_bos_adds_none_to_a_templated_prompt(tokenizer: Any) -> None:
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast

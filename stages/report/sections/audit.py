@@ -16,7 +16,7 @@ def section(nodes: Nodes) -> Section:
     found = nodes.of_stage("audit")
     if not found:
         return left_out("audit", TITLE, "This run has no audit: its scores are of one method only.")
-    last = found[-1]
+    last = nodes.latest("audit") or found[-1]
     points = [
         (row["first_order"], row["exact"])
         for row in last.rows(columns=("first_order", "exact"))

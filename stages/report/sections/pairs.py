@@ -21,7 +21,7 @@ def section(nodes: Nodes, examples: int) -> Section:
     found = nodes.of_stage("pairs") or nodes.of_stage("preferences")
     if not found:
         return left_out("pairs", TITLE, "This run trained no teacher, so it has no preference pairs.")
-    last = found[-1]
+    last = nodes.latest(found[-1].stage) or found[-1]
     rows = last.rows()
     table = Table(
         "Pairs by iteration",

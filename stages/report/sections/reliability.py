@@ -29,7 +29,7 @@ def section(nodes: Nodes) -> Section:
                 "to the same instruction (with numerical noise). To a pair of instructions the last is chance.",
             )
         )
-    curves = [(node.name.partition(".")[0], _curve(node)) for node in found]
+    curves = [(node.name.removesuffix(".aggregate"), _curve(node)) for node in found]
     if all(curve for _, curve in curves):
         drawing = lines(
             [Line(name, curve) for name, curve in curves],
@@ -46,7 +46,7 @@ def section(nodes: Nodes) -> Section:
             numeric=range(1, 7),
         )
     )
-    last = found[-1]
+    last = nodes.latest("aggregate") or found[-1]
     numbers: dict[str, Any] = {
         "node": last.name,
         "responses": last.figures.get("responses"),

@@ -1,0 +1,41 @@
+"""The methods that a run can compare: each is a signal and what is done with it.
+
+Names are those of the papers: Montessori-Instruct (arXiv 2410.14208) and what it compares itself with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Signal = Literal["influence", "judge", "loss", "random"]
+Update = Literal["dpo", "reseed"]
+Baseline = Literal["self-instruct", "self-reward", "llm2llm", "bootstrap", "random", "no-finetuning"]
+SIGNALS: tuple[Signal, ...] = get_args(Signal)
+
+TAILORED = "tailored"  # the branch that a recipe is about
+UNTRAINED = "no-finetuning"
+
+# Signals whose scores have no sign: 0 says neither good nor bad.
+UNSIGNED: tuple[Signal, ...] = ("judge", "loss")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A signal, and whether DPO trains the teacher on it or its best instructions become seeds."""
+
+    signal: Signal
+    update: Update
+
+
+def method_of(baseline: str, own: Method) -> Method | None:
+    """What a branch of `compare` does; None where it generates with the teacher as it came.
+
+    `random` is the control of the recipe's own method: the same update on scores that say nothing.
+    """
+    return {
+        "self-reward": Method("judge", "dpo"),
+        "llm2llm": Method("loss", "reseed"),
+        "bootstrap": Method("influence", "reseed"),
+        "random": Method("random", own.update),
+    }.get(baseline)

@@ -1,0 +1,1 @@
+"""A language model's rating of each candidate (Self-Rewarding Language Models)."""

@@ -1,0 +1,1 @@
+"""The control of every claim: scores that know nothing of the candidates."""

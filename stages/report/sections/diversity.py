@@ -1,0 +1,69 @@
+"""How varied the generated data are, and what of them repeats the rows that students are judged on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.report.nodes import Node, Nodes
+from stages.report.section import Section, Table, left_out
+from stages.report.words import count, fixed, percent
+
+TITLE = "Diversity and contamination"
+_EXAMPLES = 5
+
+
+def section(nodes: Nodes) -> Section:
+    found = nodes.of_stage("diversity")
+    if not found:
+        return left_out("diversity", TITLE, "This run did not check how varied its data are.")
+    table = Table(
+        "What the teacher wrote, before duplicates are taken out",
+        ["data", "texts compared", "distinct-1", "distinct-2", "distinct-3", "self-ROUGE", "clusters", "largest"],
+        [_row(node) for node in found],
+        numeric=range(1, 8),
+    )
+    overlap = Table(
+        "Rows that share a run of words with a row that students are judged on",
+        ["data", "usable rows", "like held-out or evaluation rows", "share", "like probe rows only"],
+        [_overlap(node) for node in found],
+        numeric=range(1, 5),
+    )
+    blocks = [table, overlap]
+    examples = [(node, row) for node in found for row in node.rows("contaminated")][:_EXAMPLES]
+    if examples:
+        rows = [[node.name, row["evaluation"], row["column"], row["run"]] for node, row in examples]
+        blocks.append(Table("Some of them", ["data", "like a row of", "in its", "the words"], rows))
+    text = [
+        "distinct-n is the share of distinct runs of n words; self-ROUGE the mean ROUGE-L of a text with the nearest "
+        "other one; a cluster holds the texts that resemble its first one. All depend on how many texts are compared, "
+        "so only equal numbers can be. A trained teacher that lost variety against the unmodified one has begun to "
+        "collapse.",
+    ]
+    return Section("diversity", TITLE, text, blocks, {"data": {node.name: _numbers(node) for node in found}})
+
+
+def _row(node: Node) -> list[str]:
+    figures = node.figures
+    return [
+        _short(node),
+        count(figures["texts"]),
+        *(fixed(figures["distinct"][n], 2) for n in ("1", "2", "3")),
+        fixed(figures["self_rouge"], 2),
+        count(figures["clusters"]),
+        percent(figures["largest_cluster"]),
+    ]
+
+
+def _overlap(node: Node) -> list[str]:
+    figures = node.figures
+    counts = (count(figures["rows"]), count(figures["contaminated"]))
+    return [_short(node), *counts, percent(figures["contaminated_share"]), count(figures["like_probe"])]
+
+
+def _short(node: Node) -> str:
+    return node.name.removesuffix(".diversity")
+
+
+def _numbers(node: Node) -> dict[str, Any]:
+    names = ("texts", "distinct", "self_rouge", "clusters", "largest_cluster", "rows", "contaminated")
+    return {name: node.figures[name] for name in names}

@@ -1,0 +1,101 @@
+"""The stage `diversity`: its figures, its table, and each gate with the figure that closed it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from stages.contract.artifact import Artifact
+from stages.contract.errors import ExitCode, StageError
+from stages.contract.store import Store
+from tests.support import publish, run_stage
+
+HELDOUT = "Explain how a steam engine turns heat into motion, step by step."
+PROBE = "List the planets of the solar system from the largest to the smallest."
+COLLAPSED = [f"Write a short poem about the sea and the wind, number {number}." for number in range(40)]
+
+
+def varied(count: int = 40) -> list[str]:
+    return [" ".join(f"w{(7 * number + 13 * place * place) % 997}" for place in range(9)) for number in range(count)]
+
+
+def checked(store: Store, texts: list[str | None], evaluation: list[str] | None = None, **settings: Any) -> Artifact:
+    written = [{"instruction_id": f"i-{number:03}", "instruction": text} for number, text in enumerate(texts)]
+    rows = [
+        {"response_id": f"r-{number:03}", "instruction": text, "response": "It is so.", "usable": number != 0}
+        for number, text in enumerate(texts)
+        if text is not None
+    ]
+    inputs = {
+        "instructions": publish(store, "instructions", tables={"rows": pa.Table.from_pylist(written)}),
+        "rows": publish(store, "responses", tables={"rows": pa.Table.from_pylist(rows)}),
+        "reference": publish(
+            store,
+            "prepare",
+            tables={
+                "heldout": pa.Table.from_pylist([{"instruction": HELDOUT, "response": "Steam pushes a piston."}]),
+                "probe": pa.Table.from_pylist([{"instruction": PROBE, "response": "Jupiter comes first."}]),
+            },
+        ),
+    }
+    if evaluation:
+        table = pa.Table.from_pylist([{"instruction": text} for text in evaluation])
+        inputs["evaluation.winrate"] = publish(store, "prepare", tables={"rows": table})
+    return run_stage(store, "diversity", settings, inputs)
+
+
+def stopped(store: Store, texts: list[str | None], **settings: Any) -> str:
+    with pytest.raises(StageError) as caught:
+        checked(store, texts, **settings)
+    assert caught.value.code == ExitCode.GATE
+    return str(caught.value)
+
+
+def test_varied_data_pass_every_gate_and_leave_their_figures(file_store: Store) -> None:
+    found = checked(file_store, [*varied(), None])
+    figures = found.manifest.figures
+    assert (figures["texts"], figures["rows"], figures["contaminated"]) == (40, 39, 0)
+    assert figures["distinct"]["2"] > 0.5 and figures["clusters"] > 30
+    assert found.table("contaminated").num_rows == 0
+
+
+def test_each_gate_names_its_figure_and_its_setting(file_store: Store) -> None:
+    assert "diversity.least_distinct: the teacher's instructions are too alike" in stopped(file_store, [*COLLAPSED])
+    text = stopped(file_store, [*COLLAPSED], least_distinct=0.0)
+    assert "diversity.most_self_rouge" in text and "ROUGE-L of 0.9" in text
+    text = stopped(file_store, [*COLLAPSED], least_distinct=0.0, most_self_rouge=1.0)
+    assert "diversity.most_in_one_cluster" in text and "one cluster holds 100%" in text
+    off = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0}
+    assert checked(file_store, [*COLLAPSED], **off).manifest.figures["largest_cluster"] == 1
+
+
+def test_few_texts_are_measured_and_not_judged(file_store: Store) -> None:
+    assert checked(file_store, [*COLLAPSED[:10]]).manifest.figures["self_rouge"] > 0.8
+
+
+def test_a_row_of_the_heldout_half_stops_the_run(file_store: Store) -> None:
+    texts: list[str | None] = [*varied(20), HELDOUT, f"Please: {HELDOUT}"]
+    assert "diversity.most_contaminated: 9.5% of 21 rows share 8 words" in stopped(file_store, texts)
+    found = checked(file_store, texts, most_contaminated=0.1)
+    assert found.manifest.figures["contaminated"] == 2
+    first = found.table("contaminated").to_pylist()[0]
+    assert (first["column"], first["evaluation"]) == ("instruction", "reference heldout")
+    assert first["run"].startswith("explain how a steam engine")
+
+
+def test_likeness_to_the_probe_half_is_told_and_stops_nothing(file_store: Store) -> None:
+    figures = checked(file_store, [*varied(20), PROBE], most_contaminated=0.0).manifest.figures
+    assert (figures["contaminated"], figures["like_probe"]) == (0, 1)
+
+
+def test_other_evaluation_sets_count_as_well(file_store: Store) -> None:
+    question = "What would happen to the tides if the moon were twice as far away?"
+    found = checked(file_store, [*varied(40), question], evaluation=[question])
+    assert found.table("contaminated").to_pylist()[0]["evaluation"] == "winrate"
+
+
+def test_the_same_sample_is_drawn_whatever_the_order(file_store: Store) -> None:
+    figures = checked(file_store, [*varied(60)], sample=20).manifest.figures
+    assert figures["texts"] == 20
