@@ -1,6 +1,6 @@
 """Influence: the published procedure, ours, and the truth, on the same student, candidates and reference rows.
 
-    python -m bench.influence [--quick] [--reference FILE.jsonl] [--references N] [--candidates N]
+    python -m bench.influence [--quick] [--reference FILE.jsonl] [--references N] [--candidates N] [--share N]
 
 Published (arXiv 2410.14208, released code): for each candidate the checkpoint is loaded from disk, one AdamW step is
 taken on the candidate padded to 1024 tokens, and the reference set is evaluated in batches of 8 padded to 1024. Here in
@@ -11,7 +11,8 @@ each prompt's four candidates, timed as a whole.
 The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. It is slow, so agreement is of
 the first `--oracle-references` rows, speed of all. The floor is the time that the necessary matrix products alone would
 take at this machine's measured rate; first order's is of the scores alone, without the products for error bars. What
-is taken once (base, reference gradient) is printed, not spread over the candidates.
+is taken once (base, reference gradient) is printed, not spread over the candidates. With `--share N` passes over the
+reference are timed on one of N of their batches, which are of like size, and multiplied.
 
 Each way runs in a process of its own, one after the other, so that its peak memory is its own. The last line is JSON,
 and is written to bench/results/ for docs/performance.md (python -m bench.performance).
@@ -34,6 +35,7 @@ from typing import Any
 
 from bench.machine import describe, matmul_flops, peak_gib, save
 
+PAPER_BATCH = 8
 GROUPS = 8  # of reference rows, the probes' default: fewer rows cannot be dealt into them
 PER_PROMPT = 4  # candidates of one prompt, of which two_stage corrects two
 WARM_UP_ROWS, WARM_UP_STEPS, WARM_UP_LR = 4, 8, 1e-5
@@ -50,6 +52,8 @@ class Setup:
     warm_up: list[dict[str, str]]
     oracle_references: int
     lr: float
+    longest: int = 1024
+    share: int = 1
 
 
 def main() -> int:
@@ -60,6 +64,9 @@ def main() -> int:
     parser.add_argument("--references", type=int, help="reference rows; 16 with --quick, else 32")
     parser.add_argument("--oracle-references", type=int, help="of these, those that the truth is taken on; all")
     parser.add_argument("--candidates", type=int, help="candidates; 8 with --quick, else 12")
+    parser.add_argument(
+        "--share", type=int, default=1, help="time the passes over the reference on one of so many of their batches"
+    )
     parser.add_argument("--lr", type=float, default=5e-6, help="learning rate of the probes' step")
     options = parser.parse_args()
     references = options.references or (16 if options.quick else 32)
@@ -84,9 +91,10 @@ def main() -> int:
             bundled[-warm_up_rows:],
             oracle_references=options.oracle_references or references,
             lr=options.lr,
+            share=options.share,
         )
         alone(warm_up, setup)
-        published, mine = alone(run_published, setup), alone(run_ours, setup)
+        published, mine = alone(run_published, setup), ours(setup)
         agreement, truth = alone(run_agreement, setup), alone(run_oracle, setup)
     return report(setup, published, mine, agreement, truth)
 
@@ -145,7 +153,7 @@ def encode(setup: Setup, rows: list[dict[str, str]], tokens: int) -> list[Any]:
 
 def inputs(setup: Setup, references: int | None = None) -> tuple[list[Any], list[Any]]:
     """(reference, candidates), encoded."""
-    return encode(setup, setup.reference[:references], 1024), encode(setup, setup.candidates, 1024)
+    return encode(setup, setup.reference[:references], setup.longest), encode(setup, setup.candidates, 1024)
 
 
 def plain_student(setup: Setup) -> tuple[Any, Any]:
@@ -162,19 +170,23 @@ def plain_student(setup: Setup) -> tuple[Any, Any]:
 def run_published(setup: Setup) -> dict[str, Any]:
     import torch
 
-    from stages.influence.paper import paper_score
+    from stages.influence.paper import paper_reference_loss, paper_score
     from stages.influence.state import load_state
 
     reference, candidates = inputs(setup)
-    model, state = plain_student(setup)
-    seconds = []
-    for candidate in candidates[:1]:
-        started = time.perf_counter()
+    model, _ = plain_student(setup)
+    first, rest = reference[:PAPER_BATCH], reference[PAPER_BATCH :: setup.share]
+
+    def one() -> None:
         state = load_state(setup.checkpoint, model)
         # The loss before the step is the same for all candidates: it is not counted.
-        paper_score(model, state, candidate, reference, lr=setup.lr, dtype=torch.float32, before=0.0)
-        seconds.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(seconds), "peak": peak_gib()}
+        paper_score(model, state, candidates[0], first, lr=setup.lr, dtype=torch.float32, before=0.0)
+
+    # Every row is padded to the same length, so what some of them take says what all do.
+    _, started = timed(one)
+    _, passing = timed(lambda: paper_reference_loss(model, rest)) if rest else (0.0, 0.0)
+    others = (len(reference) - len(first)) / max(1, len(rest))
+    return {"seconds": started + passing * others, "peak": peak_gib()}
 
 
 def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
@@ -186,42 +198,65 @@ def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
     return Prober(model, load_state(setup.checkpoint, model), reference, ProbeOptions(lr=setup.lr, **options))
 
 
-def run_ours(setup: Setup) -> dict[str, Any]:
+def run_exact(setup: Setup) -> dict[str, Any]:
+    """Seconds of `exact` and of the pass of `corrected`: of a share of the packs, by their tokens, if so asked."""
+    reference, candidates = inputs(setup)
+    probe = prober(setup, reference, gradient_groups=GROUPS)
+    rate = max(matmul_flops(), matmul_flops(setting="medium"))
+    probe.reference_losses(probe.state.weights, probe._batches[:1])
+    (weights, _), step_s = timed(lambda: probe.step(candidates[0]))
+    passes = {}
+    for name, batches in (("exact", probe._batches), ("corrected", probe._corrected_batches)):
+        some = batches[:: setup.share]
+        _, seconds = timed(partial(probe.reference_losses, weights, some))
+        passes[name] = seconds * sum(each.tokens for each in batches) / sum(each.tokens for each in some)
+    floor = (flops(probe.loss.model, reference) + 3 * flops(probe.loss.model, candidates[:1])) / rate
+    return {
+        "base_s": passes["exact"],
+        "exact_s": step_s + passes["exact"],
+        "corrected_s": step_s + passes["corrected"],
+        "floor_exact": floor / (step_s + passes["exact"]),
+        "peak": peak_gib(),
+        "gflops": rate / 1e9,
+        "tokens": sum(len(example.ids) for example in reference),
+    }
+
+
+def run_first_order(setup: Setup) -> dict[str, Any]:
+    """Seconds of `first_order`, which do not depend on the reference rows once their gradient is there."""
     import numpy as np
 
     reference, candidates = inputs(setup)
-    probe = prober(setup, reference)
+    some = reference[: max(GROUPS, len(reference) // setup.share)]
+    probe = prober(setup, some)
     rate = max(matmul_flops(), matmul_flops(setting="medium"))
-    found: dict[str, Any] = {}
-    _, found["base_s"] = timed(lambda: probe.base_nll)
-    exact = [timed(partial(probe.exact, candidate))[1] for candidate in candidates[:2]]
-    found["exact_s"] = statistics.median(exact)
-    _, found["gradient_s"] = timed(lambda: probe.linearised)
+    _, gradient_s = timed(lambda: probe.linearised)
+    share = sum(len(example.ids) for example in some) / sum(len(example.ids) for example in reference)
     probe.first_order(candidates[0])
     first = [timed(partial(probe.first_order, candidate)) for candidate in candidates]
-    found["first_s"] = statistics.median(seconds for _, seconds in first)
-    ends = deciding([result.score for result, _ in first])
-    corrected = [timed(partial(probe.corrected, candidates[i], first[i][0]))[1] for i in sorted(ends)[:3]]
-    found["corrected_s"] = statistics.median(corrected)
-    found["two_stage_s"] = found["first_s"] + found["corrected_s"] * len(ends) / len(candidates)
-    passes = flops(probe.loss.model, reference)
+    first_s = statistics.median(seconds for _, seconds in first)
     step = 3 * statistics.median(flops(probe.loss.model, [candidate]) for candidate in candidates)
-    found["floor_exact"] = (passes + step) / rate / found["exact_s"]
     gradient = replace(probe.linearised.gradient, groups={}, rows=[], shares=np.zeros(0))
     bare = replace(probe.linearised, gradient=gradient, at_zero=probe.linearised.at_zero[:1])
     alone_s = [timed(partial(probe.first_orders_along, bare, [candidate]))[1] for candidate in candidates]
-    found["floor_first"] = step / rate / statistics.median(alone_s)
-    found["by_tokens"] = {
-        str(length): by_length(probe, bare, candidates[0], length, rate) for length in (128, 256, 512, 1024)
-    }
-    tokens = sum(len(example.ids) for example in reference)
-    candidate_tokens = statistics.median(len(example.ids) for example in candidates)
-    return found | {
+    return {
+        "gradient_s": gradient_s / share,
+        "first_s": first_s,
+        "ends": len(deciding([result.score for result, _ in first])) / len(candidates),
+        "floor_first": step / rate / statistics.median(alone_s),
+        "by_tokens": {
+            str(length): by_length(probe, bare, candidates[0], length, rate) for length in (128, 256, 512, 1024)
+        },
+        "candidate_tokens": statistics.median(len(example.ids) for example in candidates),
         "peak": peak_gib(),
-        "gflops": rate / 1e9,
-        "tokens": tokens,
-        "candidate_tokens": candidate_tokens,
     }
+
+
+def ours(setup: Setup) -> dict[str, Any]:
+    """What every way of ours takes; `two_stage` is first order on all and `corrected` on each prompt's ends."""
+    exact, first = alone(run_exact, setup), alone(run_first_order, setup)
+    two_stage = first["first_s"] + exact["corrected_s"] * first["ends"]
+    return {**exact, **first, "two_stage_s": two_stage, "peak": max(exact["peak"], first["peak"])}
 
 
 def by_length(probe: Any, bare: Any, candidate: Any, length: int, rate: float) -> dict[str, float]:
@@ -328,6 +363,7 @@ def report(
         "tokens": mine["tokens"],
         "candidate_tokens": mine["candidate_tokens"],
         "oracle_refs": setup.oracle_references,
+        "timed_share": round(1 / setup.share, 3),
         "gflops": round(mine["gflops"]),
         "first_order_by_tokens": mine["by_tokens"],
     }

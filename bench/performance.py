@@ -59,7 +59,7 @@ def influence() -> Iterator[str]:
         yield (
             f"**{each['machine']}**, {each['gflops']} GFLOP/s; SmolLM2-135M, {each['refs']} reference rows "
             f"({each['tokens']:,} tokens), candidates of about {each['candidate_tokens']:.0f} tokens; agreement on "
-            f"{each['oracle_refs']} rows and {each['candidates']} candidates.\n"
+            f"{each['oracle_refs']} rows and {each['candidates']} candidates.{_timed(each.get('timed_share', 1.0))}\n"
         )
         floors = {"exact": each["floor_exact"], "first_order": each["floor_first_order"]}
         rows = []
@@ -86,6 +86,12 @@ def influence() -> Iterator[str]:
         yield table(("tokens", "s", "s without error bars", "of the floor"), lengths)
     draw(found[0])
     yield f"![seconds a candidate](figures/influence-speed.svg)\n\n{found[0]['machine']}, {found[0]['refs']} rows.\n"
+
+
+def _timed(share: float) -> str:
+    if share == 1:
+        return ""
+    return f" Passes over the reference were timed on {share:.0%} of their batches, and multiplied."
 
 
 def precision() -> Iterator[str]:

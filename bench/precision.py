@@ -1,11 +1,13 @@
 """Which scores can be trusted: each way of computing influence against fp64, over the step's learning rate.
 
-    python -m bench.precision [--references N] [--candidates N] [--lr LR ...]
+    python -m bench.precision [--reference FILE.jsonl] [--references N] [--candidates N] [--longest TOKENS]
+                              [--lr LR ...] [--bf16-lr LR ...]
 
 `exact` is fp32; `bf16 weights` rounds θ' and θ̄ to bf16 for the reference passes (gradients and updates fp32);
 `released` is the published code's arithmetic, all of it in bf16, against its own θ; `first_order` and `corrected` are
 fp32. For each: Spearman and Pearson with the truth, the error's size relative to the spread of the scores, and for
-those with a stated σ the share of errors within 2 σ. Writes bench/results/ and two figures into docs/figures/.
+those with a stated σ the share of errors within 2 σ. Writes bench/results/ and two figures into docs/figures/, again
+after every part: bf16 comes last, since a CPU without bf16 products takes longer for it than for all the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +39,45 @@ def main() -> int:
     parser.add_argument("--references", type=int, default=16)
     parser.add_argument("--candidates", type=int, default=12)
     parser.add_argument("--lr", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
+    parser.add_argument("--longest", type=int, default=1024, help="longer reference rows lose their end")
+    parser.add_argument("--bf16-lr", type=float, nargs="*", help="of the rates, those that bf16 is looked at; all")
     options = parser.parse_args()
-    rows = [json.loads(line) for line in BUNDLED.read_text().splitlines()]
+    given, bundled = (
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (options.reference, BUNDLED)
+    )
+    taken = options.references if options.reference == BUNDLED else 0
+    line: dict[str, Any] = {
+        "machine": describe(),
+        "references": options.references,
+        "longest": options.longest,
+        "candidates": options.candidates,
+        "rates": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(
             Path(folder),
-            rows[: options.references],
-            rows[options.references : options.references + options.candidates],
-            rows[-WARM_UP_ROWS * WARM_UP_STEPS :],
+            given[: options.references],
+            bundled[taken : taken + options.candidates],
+            bundled[-WARM_UP_ROWS * WARM_UP_STEPS :],
             oracle_references=options.references,
             lr=0.0,
+            longest=options.longest,
         )
         alone(warm_up, setup)
-        found = []
+        truths = {}
         for lr in options.lr:
             at = replace(setup, lr=lr)
-            found.append(judged(lr, alone(run_truth, at), alone(run_ways, at)))
-            show(found[-1])
-    line = {
-        "machine": describe(),
-        "references": options.references,
-        "candidates": options.candidates,
-        "rates": found,
-    }
-    save("precision", "smollm2-135m", line)
-    draw(found)
+            truths[lr] = alone(run_truth, at)
+            line["rates"].append(judged(lr, truths[lr], alone(run_fp32, at)))
+            keep(line, line["rates"][-1])
+        for rate in line["rates"]:
+            if options.bf16_lr is None or rate["lr"] in options.bf16_lr:
+                ways = alone(run_bf16, replace(setup, lr=rate["lr"]))
+                rate["ways"] |= judged(rate["lr"], truths[rate["lr"]], ways)["ways"]
+                keep(line, rate)
     print(json.dumps(line))
-    small = [each for each in found if each["lr"] <= 1e-4]
+    small = [each for each in line["rates"] if each["lr"] <= 1e-4]
     bad = [
         each["lr"]
         for each in small
@@ -71,6 +86,12 @@ def main() -> int:
     if bad:
         print(f"error: at {bad} ours does not rank the candidates as the truth does", file=sys.stderr)
     return 1 if bad else 0
+
+
+def keep(line: dict[str, Any], found: dict[str, Any]) -> None:
+    show(found)
+    save("precision", "smollm2-135m", line)
+    draw(line["rates"])
 
 
 def run_truth(setup: Setup) -> dict[str, list[float]]:
@@ -86,40 +107,45 @@ def run_truth(setup: Setup) -> dict[str, list[float]]:
     return {"zero_gradient_step": scores.tolist(), "before_step": (scores + drift).tolist()}
 
 
-def run_ways(setup: Setup) -> dict[str, dict[str, Any]]:
-    import torch
-
+def run_fp32(setup: Setup) -> dict[str, dict[str, Any]]:
     from stages.influence.noise import exact_noise, first_order_noise
-    from stages.influence.paper import paper_reference_loss, paper_score
 
     reference, candidates = inputs(setup)
     probe = prober(setup, reference)
     exact, first = [probe.exact(candidate) for candidate in candidates], probe.first_orders(candidates)
-    sigma = exact_noise(probe, candidates[:NOISY], draws=4)
-    ways: dict[str, dict[str, Any]] = {
-        "exact": {"scores": [each.score for each in exact], "sigma": sigma["exact"]},
+    return {
+        "exact": {
+            "scores": [each.score for each in exact],
+            "sigma": exact_noise(probe, candidates[:NOISY], draws=4)["exact"],
+        },
         "corrected": {"scores": [probe.correct(one, other.nll)[0] for one, other in zip(first, exact, strict=True)]},
         "first_order": {
             "scores": [each.score for each in first],
             "sigma": first_order_noise(probe, candidates[:NOISY]),
         },
     }
+
+
+def run_bf16(setup: Setup) -> dict[str, dict[str, Any]]:
+    import torch
+
+    from stages.influence.noise import exact_noise
+    from stages.influence.paper import paper_reference_loss, paper_score
+
+    reference, candidates = inputs(setup)
     low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
-    ways["bf16 weights"] = {
+    weights = {
         "scores": [low.exact(candidate).score for candidate in candidates],
-        "sigma": exact_noise(low, candidates[:NOISY], draws=4)["exact"],
+        "sigma": exact_noise(low, candidates[:NOISY], draws=2)["exact"],
     }
     model, state = plain_student(setup)
-    before = None
-    scores = []
-    for candidate in candidates:
-        scores.append(paper_score(model, state, candidate, reference, lr=setup.lr, before=before, pad_to=256))
-        if before is None:
-            for name, parameter in model.named_parameters():
-                parameter.data = state.weights[name].to(torch.bfloat16)
-            before = paper_reference_loss(model, reference, pad_to=256)
-    ways["released"] = {"scores": scores}
-    return ways
+    for name, parameter in model.named_parameters():
+        parameter.data = state.weights[name].to(torch.bfloat16)
+    pad_to = max(len(each.ids) for each in (*reference, *candidates))
+    before = paper_reference_loss(model, reference, pad_to=pad_to)
+    padded = partial(paper_score, model, state, lr=setup.lr, pad_to=pad_to)
+    released = [padded(example=candidate, reference=reference, before=before) for candidate in candidates]
+    return {"bf16 weights": weights, "released": {"scores": released}}
 
 
 def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -152,13 +178,17 @@ def draw(found: Sequence[dict[str, Any]]) -> None:
     from stages.report.draw.charts import Line, lines
 
     def curve(way: str, colour: str, value: str, *, log: bool) -> Line:
-        points = [(math.log10(each["lr"]), each["ways"][way][value]) for each in found]
+        points = [(math.log10(each["lr"]), each["ways"][way][value]) for each in found if way in each["ways"]]
         return Line(way, [(x, math.log10(y) if log else y) for x, y in points], colour)
 
     FIGURES.mkdir(parents=True, exist_ok=True)
     rate = "log10 of the step's learning rate"
     precision = lines(
-        [curve(*each, "spearman", log=False) for each in (("exact", "c"), ("bf16 weights", "b"), ("released", "a"))],
+        [
+            curve(*each, "spearman", log=False)
+            for each in (("exact", "c"), ("bf16 weights", "b"), ("released", "a"))
+            if any(each[0] in rate["ways"] for rate in found)
+        ],
         x_label=rate,
         y_label="Spearman correlation with fp64",
         title="What precision does to the ranking",

@@ -127,9 +127,6 @@ class Constant:
     def first_orders(self, examples: Sequence[Any]) -> list[FirstOrderResult]:
         return [FirstOrderResult(1.25e-4, 3.5e-5, 2.125, None, np.zeros(8)) for _ in examples]
 
-    def base(self) -> Any:
-        return type("Base", (), {"corrected_rows": []})
-
 
 @contextmanager
 def constant_scores() -> Iterator[None]:
@@ -138,7 +135,7 @@ def constant_scores() -> Iterator[None]:
 
     @contextmanager
     def opened(context: Any) -> Iterator[Probes]:
-        yield Probes(Constant(), Constant(), 1)  # type: ignore[arg-type]
+        yield Probes(Constant(), Constant(), 1, corrects=False)  # type: ignore[arg-type]
 
     usual = stage.opened  # type: ignore[attr-defined]
     stage.opened = opened  # type: ignore[attr-defined]

@@ -88,13 +88,14 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     """Show what a run would do and cost, before anything is spent."""
     from flow.asked import asked
     from flow.cost import METHODS
-    from flow.plan import costs, summary
+    from flow.plan import costs, past_runs, summary
     from flow.plan import plan as make
     from flow.screen import duration
 
     session = _open(recipe, store, set_, write=False)
-    lines = make(session.graph, session.store)
-    influence = costs(session.graph, session.store, lines)
+    past = past_runs(session.graph, session.store)
+    lines = make(session.graph, session.store, past)
+    influence = costs(session.graph, past, lines)
     questions = asked(session.graph)
     if is_json(output):
         nodes = [each.as_json() for each in lines]

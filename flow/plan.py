@@ -15,6 +15,8 @@ from stages.contract.catalog import spec
 from stages.contract.manifest import Manifest, read_manifest
 from stages.contract.store import Store
 
+Past = dict[str, list[Manifest]]
+
 _SAMPLE = 20  # manifests of one stage that an estimate looks at
 
 
@@ -34,11 +36,15 @@ class PlanLine:
         return asdict(self)
 
 
-def plan(graph: Graph, store: Store) -> list[PlanLine]:
+def past_runs(graph: Graph, store: Store) -> Past:
+    """By stage, the manifests in this store that estimates rest on; audits also for a graph without one."""
+    return {stage: list(_past(store, stage)) for stage in {"audit", *(node.stage for node in graph.nodes.values())}}
+
+
+def plan(graph: Graph, store: Store, past: Past) -> list[PlanLine]:
     """A line for each node, in order; nothing is written."""
     resolver = Resolver(graph, store)
     resolver.look()
-    past = {stage: list(_past(store, stage)) for stage in {node.stage for node in graph.nodes.values()}}
     lines = []
     for node in graph.nodes.values():
         state, why, share = _state(resolver, node.name)
@@ -57,10 +63,10 @@ def plan(graph: Graph, store: Store) -> list[PlanLine]:
     return lines
 
 
-def costs(graph: Graph, store: Store, lines: list[PlanLine]) -> list[ProbeCost]:
+def costs(graph: Graph, past: Past, lines: list[PlanLine]) -> list[ProbeCost]:
     """What each method of measuring influence would cost, for the nodes that are to run."""
     to_run = {each.node for each in lines if each.state != "cached"}
-    return [each for each in probe_costs(graph, list(_past(store, "audit"))) if each.node in to_run]
+    return [each for each in probe_costs(graph, past["audit"]) if each.node in to_run]
 
 
 def summary(lines: list[PlanLine]) -> str:

@@ -24,11 +24,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Probes:
-    """What scores rows: the `encoder` of the student's rows and the `scorer` of the encoded ones."""
+    """What scores rows: the `encoder` of the student's rows and the `scorer` of the encoded ones.
+
+    `corrects` says whether the scorer has groups of reference rows to correct first order on.
+    """
 
     encoder: Any
     scorer: Scorer
     devices: int
+    corrects: bool
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def opened(context: StageContext) -> Iterator[Probes]:
         StageError: BAD_DATA for a broken checkpoint or a reference row that cannot be scored; OUT_OF_MEMORY where all
             GPUs together are too small, with the figures.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from stages.influence.examples import Encoder
 
@@ -47,7 +51,12 @@ def opened(context: StageContext) -> Iterator[Probes]:
     reference = context.table("reference", "probe").to_pylist()
     folder = context.folder("checkpoint")
     with context.meter.phase("load"):
-        encoder = Encoder(AutoTokenizer.from_pretrained(folder), settings.max_tokens)
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        longest = min(settings.max_tokens, getattr(config, "max_position_embeddings", settings.max_tokens))
+        if longest < settings.max_tokens:
+            # Positions that a student has never seen would give a loss that means nothing.
+            context.log.warning("max_tokens is more than the student's context", context=longest)
+        encoder = Encoder(AutoTokenizer.from_pretrained(folder), longest)
         examples = encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in reference)
         names = (field.name for field in fields(ProbeOptions) if field.name != "seed")
         options = ProbeOptions(**{name: getattr(settings, name) for name in names})
@@ -57,7 +66,7 @@ def opened(context: StageContext) -> Iterator[Probes]:
         context.log.info("probing", device=scoring.device, ranks=ranks, gpus=gpus, reference_rows=len(examples))
         scorer: Scorer = LocalScorer(scoring) if ranks == 1 else RankedScorer(scoring, ranks)
     try:
-        yield Probes(encoder, scorer, ranks)
+        yield Probes(encoder, scorer, ranks, options.corrects(len(examples)))
     finally:
         scorer.close()
 

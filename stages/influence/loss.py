@@ -19,6 +19,7 @@ from stages.contract.errors import ExitCode, StageError
 from stages.influence.attention import Attention, attention_arguments, use_packed_attention
 from stages.influence.examples import Example
 from stages.influence.head import HeadShape, cross_entropy, head_gradients, head_of
+from stages.influence.lean import use_lean_layers
 from stages.influence.matmul import Products, products_in
 from stages.influence.packing import Batch, pack, pad
 from stages.influence.ranks import Alone, Ranks
@@ -169,6 +170,7 @@ class StudentLoss:
             plain.append(nll[example.labels_from - 1 :].double().sum().item())
         if self.attention != "padded":
             use_packed_attention(self.model)
+        use_lean_layers(self.model)
         ours = self.sums(self.batches(examples), len(examples))
         if not np.allclose(ours, plain, rtol=_CHECK_TOLERANCE, equal_nan=True):
             raise StageError(

@@ -179,11 +179,10 @@ class Prober:
     @cached_property
     def corrected_rows(self) -> list[int]:
         """The reference rows that `corrected` evaluates; none without groups, or where all of them are asked for."""
-        groups, kept = self.options.gradient_groups, self.options.corrected_groups
-        if not 2 <= groups <= len(self.reference) or not 2 <= kept < groups:
+        if not self.options.corrects(len(self.reference)):
             return []
-        dealt = group_rows(len(self.reference), groups, self.options.seed)
-        return sorted(row for group in dealt[:kept] for row in group)
+        dealt = group_rows(len(self.reference), self.options.gradient_groups, self.options.seed)
+        return sorted(row for group in dealt[: self.options.corrected_groups] for row in group)
 
     def step(self, example: Example, dither: Dither | None = None) -> tuple[dict[str, Tensor], float]:
         """(θ'(x) in the forward dtype, the example's mean loss at θ); the next step overwrites the tensors."""

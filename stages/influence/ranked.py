@@ -22,6 +22,8 @@ from stages.influence.examples import Example
 from stages.influence.results import ExactResult, FirstOrderResult
 from stages.influence.scorer import Base, LocalScorer, Scoring
 
+# Not fork: a process that has used CUDA or its threads cannot be copied.
+_START = "spawn"
 _READY = "ready"
 _LATE_S = 2.0
 
@@ -34,7 +36,7 @@ class RankedScorer:
     """
 
     def __init__(self, scoring: Scoring, ranks: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(_START)
         port, threads = free_port(), threads_a_rank(ranks)
         self._connections: list[Connection] = []
         self._processes: list[Any] = []

@@ -49,6 +49,10 @@ class ProbeOptions:
     gradient_checkpointing: bool = False
     seed: int = 0
 
+    def corrects(self, reference_rows: int) -> bool:
+        """Whether `corrected` has groups to evaluate on and others to carry over to."""
+        return 2 <= self.corrected_groups < self.gradient_groups <= reference_rows
+
 
 @dataclass(frozen=True)
 class FirstOrderResult:

@@ -120,7 +120,7 @@ def _score(
         chosen = set()
     elif method == "two_stage":
         chosen = _deciding(found.values(), settings.per_side) | (chosen & audit.exact.keys())
-    corrects = method == "two_stage" and bool(probes.scorer.base().corrected_rows)
+    corrects = method == "two_stage" and probes.corrects
     for row in usable:
         name = row["response_id"]
         if name not in chosen:

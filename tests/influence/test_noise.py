@@ -21,8 +21,8 @@ from tests.influence.oracle import Oracle
 def test_two_sigma_cover_the_error_against_the_oracle_as_often_as_they_should(state) -> None:
     # Over several reference sets: the base's rounding is in every score of one set alike.
     covered, errors, sigmas = [], [], []
-    for seed in range(6):
-        reference, candidates = examples(12, seed=seed), examples(8, seed=100 + seed)
+    for seed in range(12):
+        reference, candidates = examples(12, seed=seed), examples(3, seed=100 + seed)
         probe, truth = prober(state, reference), Oracle(llama(), state, reference, lr=LR)
         sigma = exact_noise(probe, candidates, draws=4)["exact"]
         error = [probe.exact(c).score - truth.score(c) for c in candidates]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
+from stages.influence import ranked
 from stages.influence.examples import Example
 from stages.influence.ranked import RankedScorer
 from stages.influence.results import ProbeOptions
@@ -41,14 +43,24 @@ def scoring(folder: Path, *, tie: bool = True, **options: object) -> Scoring:
     return Scoring(folder, examples(12, seed=1), ProbeOptions(**chosen), "cpu")  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported_once() -> Iterator[None]:
+    """Ranks are copies of a process that has imported torch and DeepSpeed, which take half a minute of processor time
+    for each. The stage's test starts them as users do."""
+    multiprocessing.set_forkserver_preload(["stages.influence.zero", "stages.influence.probe", "deepspeed"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranked, "_START", "forkserver")
+        yield
+
+
 @pytest.fixture(scope="module", params=CASES)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scorer, Scorer]]:
     ranks, tie, options = CASES[request.param]
     given = scoring(tmp_path_factory.mktemp("student"), tie=tie, **options)
     torch.set_num_threads(1)
-    ranked = RankedScorer(given, ranks)
-    yield LocalScorer(given), ranked
-    ranked.close()
+    together = RankedScorer(given, ranks)
+    yield LocalScorer(given), together
+    together.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +109,19 @@ def test_a_broken_checkpoint_is_named_by_the_rank_that_holds_the_part(tmp_path: 
 
 
 def test_a_rank_that_is_killed_is_out_of_memory_and_ends_the_others(tmp_path: Path, five: list[Example]) -> None:
-    ranked = RankedScorer(scoring(tmp_path), 2)
-    processes = list(ranked._processes)
+    together = RankedScorer(scoring(tmp_path), 2)
+    processes = list(together._processes)
     os.kill(processes[1].pid, signal.SIGKILL)
     with pytest.raises(StageError, match="killed") as caught:
-        ranked.first_orders(five)
+        together.first_orders(five)
     assert caught.value.code == ExitCode.OUT_OF_MEMORY
     assert not any(process.is_alive() for process in processes)
 
 
-def test_the_stage_scores_with_two_ranks_as_with_one(file_store: Store, tmp_path: Path) -> None:
+def test_the_stage_scores_with_two_ranks_as_with_one(
+    file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranked, "_START", "spawn")
     inputs = stage_inputs(file_store, checkpoint(tmp_path / "student"))
     settings = {"max_tokens": 128, "gradient_groups": 0, "method": "first_order", "lr": LR}
     alone = run_stage(file_store, "influence", settings, inputs).table().to_pylist()

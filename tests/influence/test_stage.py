@@ -154,6 +154,21 @@ def test_rows_that_cannot_be_scored_are_named_and_leave_the_others_alone(
     assert [found[row["response_id"]]["score"] for row in expected] == [row["score"] for row in expected]
 
 
+def test_a_row_longer_than_the_students_context_loses_its_end_there(
+    file_store: Store, inputs: dict[str, Input], folder: Path
+) -> None:
+    rows = candidates()
+    rows[0] = {**rows[0], "response": "word " * 4000}
+    rows[1] = {**rows[1], "instruction": "word " * 4000}
+    given = dict(stage_inputs(file_store, folder, rows=rows))
+    found = run_stage(file_store, "influence", {**SETTINGS, "max_tokens": 10_000, "method": "first_order"}, given)
+    cut, full, *others = found.table().to_pylist()
+    context = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    assert 0 < cut["tokens"] < context and cut["score"] is not None
+    assert full["reason"].startswith("no_response_token_left") and f"max_tokens is {context}" in full["reason"]
+    assert all(row["score"] is not None for row in others)
+
+
 def _with_nan(folder: Path) -> str:
     weights = load_file(folder / "weights.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
