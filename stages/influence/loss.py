@@ -1,6 +1,6 @@
 """A student's loss on examples: (Σ nll, tokens) for each row, and the gradient of a weighted sum of rows.
 
-The body runs once over a batch; logits exist only where labels are, a chunk at a time (`head.py`). Sums are
+The body runs once over a batch; logits exist only where labels are, some at a time (`head.py`). Sums are
 kept, not means: every mean (per token, per row, the papers' batches of 8) follows from them.
 
 Shapes: B rows, T tokens a row, L labels of a batch, D hidden size, R examples.
@@ -53,7 +53,7 @@ class StudentLoss:
         *,
         attention: Attention = "segments",
         pack_tokens: int = 1024,
-        chunk: int = 128,
+        chunk: int = 256,
         products: Products = "fp32",
         gradient_checkpointing: bool = False,
         ranks: Ranks | None = None,

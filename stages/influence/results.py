@@ -43,7 +43,7 @@ class ProbeOptions:
     gradient_dtype: ForwardDtype = "float32"
     attention: Attention = "segments"
     pack_tokens: int = 1024
-    chunk: int = 128
+    chunk: int = 256
     gradient_groups: int = 8
     corrected_groups: int = 2
     gradient_checkpointing: bool = False

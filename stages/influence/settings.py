@@ -50,7 +50,7 @@ class ProbeSettings(StageSettings):
         "variable-length kernel (GPU), or padded",
     )
     pack_tokens: int = resource(1024, ge=8, description="tokens of a packed row")
-    chunk: int = resource(128, ge=1, description="labels whose logits exist at once")
+    chunk: int = resource(256, ge=1, description="labels whose logits exist at once")
     gradient_checkpointing: bool = resource(
         False, description="compute layers again in the backward pass: less memory, a third more time"
     )
