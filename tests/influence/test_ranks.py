@@ -43,14 +43,13 @@ def scoring(folder: Path, *, tie: bool = True, **options: object) -> Scoring:
     return Scoring(folder, examples(12, seed=1), ProbeOptions(**chosen), "cpu")  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported_once() -> Iterator[None]:
-    """Ranks are copies of a process that has imported torch and DeepSpeed, which take half a minute of processor time
-    for each. The stage's test starts them as users do."""
+def copies(given: Scoring, ranks: int) -> RankedScorer:
+    """Ranks that are copies of a process which has imported torch and DeepSpeed: that takes each half a minute of
+    processor time. The other tests start them as users do."""
     multiprocessing.set_forkserver_preload(["stages.influence.zero", "stages.influence.probe", "deepspeed"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranked, "_START", "forkserver")
-        yield
+        return RankedScorer(given, ranks)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -58,7 +57,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ranks, tie, options = CASES[request.param]
     given = scoring(tmp_path_factory.mktemp("student"), tie=tie, **options)
     torch.set_num_threads(1)
-    together = RankedScorer(given, ranks)
+    together = copies(given, ranks)
     yield LocalScorer(given), together
     together.close()
 
@@ -118,10 +117,7 @@ def test_a_rank_that_is_killed_is_out_of_memory_and_ends_the_others(tmp_path: Pa
     assert not any(process.is_alive() for process in processes)
 
 
-def test_the_stage_scores_with_two_ranks_as_with_one(
-    file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranked, "_START", "spawn")
+def test_the_stage_scores_with_two_ranks_as_with_one(file_store: Store, tmp_path: Path) -> None:
     inputs = stage_inputs(file_store, checkpoint(tmp_path / "student"))
     settings = {"max_tokens": 128, "gradient_groups": 0, "method": "first_order", "lr": LR}
     alone = run_stage(file_store, "influence", settings, inputs).table().to_pylist()
