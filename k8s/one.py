@@ -33,6 +33,8 @@ class OneRun:
         self._tools = tools
         self._metrics = metrics
         self._keeper: Keeper | None = None
+        self._spec: tuple[str, int] | None = None
+        self._run: Run | str | None = None  # of that spec
 
     def turn(
         self, found: Object, jobs: Sequence[JobView], obstacles: Mapping[str, Obstacle], seconds: float
@@ -77,14 +79,19 @@ class OneRun:
 
     def _parsed(self, found: Object) -> Run | str:
         """The run, or why its recipe is refused: for good, until it is changed."""
-        try:
-            return parse_run(found, self._tools.store.uri)
-        except StageError as error:
-            return str(error)
+        metadata = found["metadata"]
+        spec = (str(metadata["uid"]), int(metadata.get("generation", 1)))
+        if self._spec != spec or self._run is None:
+            self._keeper = None
+            try:
+                self._run = parse_run(found, self._tools.store.uri)
+            except StageError as error:
+                self._run = str(error)
+            self._spec = spec
+        return self._run
 
     def _kept(self, run: Run) -> Keeper:
-        kept = self._keeper.run if self._keeper else None
-        if self._keeper is None or kept is None or (kept.uid, kept.generation) != (run.uid, run.generation):
+        if self._keeper is None:
             self._keeper = Keeper(run, self._tools)
         return self._keeper
 

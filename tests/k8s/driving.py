@@ -58,6 +58,15 @@ def make_controller(used: Tools, **more: Any) -> Controller:
     return Controller(used, used.told, interval_s=more.pop("interval_s", 0.01), workers=4, **more)
 
 
+def sweep(*controllers: Controller) -> None:
+    """Lets each controller look at everything once."""
+    for each in controllers:
+        each.wake_all()
+        each.step()
+    for each in controllers:
+        each.settle()
+
+
 class Driver:
     """One run, turn by turn: no threads, so that whatever is thrown comes out here."""
 

@@ -91,7 +91,10 @@ class FakeCluster:
                 assert body is not None
                 if body["metadata"].get("resourceVersion") != held[name]["metadata"]["resourceVersion"]:
                     return refusal(409, "Conflict", "the object has been modified")
-                self._store(resource, held, json.loads(json.dumps(body)), "MODIFIED")
+                replaced = json.loads(json.dumps(body))
+                changed = replaced.get("spec") != held[name].get("spec")
+                replaced["metadata"]["generation"] = held[name]["metadata"]["generation"] + changed
+                self._store(resource, held, replaced, "MODIFIED")
             if method == "PATCH":
                 assert body is not None
                 self._patch(resource, held, name, body, subresource or "")

@@ -21,6 +21,7 @@ from tests.k8s.driving import (
     manifests,
     node,
     recipe,
+    sweep,
     tools,
     toy_graph,
 )
@@ -266,12 +267,10 @@ def test_pods_that_do_not_start_are_a_condition_in_the_clusters_own_words(
     cluster: FakeCluster, store: Store, reason: str
 ) -> None:
     cluster.add_run(NAME, recipe())
-    controller = make_controller(tools(cluster, store), interval_s=0.0001)
-    controller.step()
-    controller.settle()
+    controller = make_controller(tools(cluster, store))
+    sweep(controller)
     cluster.pend_pod(cluster.jobs("numbers")[0], PENDING[reason])
-    controller.step()
-    controller.settle()
+    sweep(controller)
     status = cluster.run(NAME)["status"]
     found = condition(status, "Progressing")
     assert (found["status"], found["reason"]) == ("False", reason)
@@ -409,10 +408,9 @@ def test_a_job_that_goes_on_while_the_spec_changes_is_kept(driver: Driver, clust
 def test_a_bad_recipe_is_a_condition_and_other_runs_go_on(cluster: FakeCluster, store: Store) -> None:
     cluster.add_run("bad", {**recipe(), "dpo": {"betta": 1}})
     cluster.add_run(NAME, recipe())
-    controller = make_controller(tools(cluster, store), interval_s=0.0001)
+    controller = make_controller(tools(cluster, store))
     for _ in range(12):
-        controller.step()
-        controller.settle()
+        sweep(controller)
         cluster.work()
     bad = cluster.run("bad")["status"]
     assert bad["phase"] == "Failed" and condition(bad, "Valid")["status"] == "False"
@@ -422,13 +420,11 @@ def test_a_bad_recipe_is_a_condition_and_other_runs_go_on(cluster: FakeCluster, 
 
 def test_a_run_that_is_deleted_takes_its_jobs_along_and_is_forgotten(cluster: FakeCluster, store: Store) -> None:
     cluster.add_run(NAME, recipe())
-    controller = make_controller(tools(cluster, store), interval_s=0.0001)
-    controller.step()
-    controller.settle()
+    controller = make_controller(tools(cluster, store))
+    sweep(controller)
     assert cluster.jobs()
     cluster.remove("test", names.PLURAL, NAME)
-    controller.step()
-    controller.settle()
+    sweep(controller)
     assert not cluster.jobs() and not controller._slots
 
 
@@ -436,10 +432,9 @@ def test_another_namespaces_runs_are_never_asked_for(cluster: FakeCluster, store
     cluster.add_run("theirs", recipe(), namespace="other")
     cluster.add_run(NAME, recipe())
     cluster.seen.clear()
-    controller = make_controller(tools(cluster, store), interval_s=0.0001)
+    controller = make_controller(tools(cluster, store))
     for _ in range(3):
-        controller.step()
-        controller.settle()
+        sweep(controller)
         cluster.work()
     assert cluster.seen and all("/namespaces/test/" in path for _, path in cluster.seen)
     assert "status" not in cluster.objects["other", names.PLURAL]["theirs"]
@@ -447,10 +442,9 @@ def test_another_namespaces_runs_are_never_asked_for(cluster: FakeCluster, store
 
 def test_a_run_that_is_over_costs_nothing(driver: Driver, cluster: FakeCluster, store: Store) -> None:
     driver.to_the_end()
-    controller = make_controller(driver.tools, interval_s=0.0001)
+    controller = make_controller(driver.tools)
     cluster.seen.clear()
-    controller.step()
-    controller.settle()
+    sweep(controller)
     assert [method for method, _ in cluster.seen] == ["GET", "GET"]  # the Jobs and the runs, for all runs at once
 
 
