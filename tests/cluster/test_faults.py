@@ -53,7 +53,7 @@ def test_a_job_that_is_deleted(release: Release, tmp_path: Path) -> None:
     run = UnderWay(release, "job-deleted", times=104, retries=0)
     release.client.delete("jobs", run.job)
     run.ends_undisturbed(tmp_path)
-    assert run.attempts() == 2
+    assert run.attempts() in (1, 2), "as its pods had the time to say that they were stopped, or not"
 
 
 def test_a_job_that_was_removed_before_the_controller_saw_it_end(release: Release, tmp_path: Path) -> None:

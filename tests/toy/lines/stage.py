@@ -64,10 +64,14 @@ def _fail(fault: str) -> None:
     raise KeyError("no such column")
 
 
+# Version 2 of Linux's cgroups, and version 1.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
 def _take_all_memory() -> None:
     """Until the kernel's OOM killer ends the process: for a container that has a limit, or it would be the machine."""
-    limit = Path("/sys/fs/cgroup/memory.max")
-    assert limit.is_file() and limit.read_text().strip() != "max", "there is no limit to run into"
+    limits = [path.read_text().strip() for path in _LIMITS if path.is_file()]
+    assert any(limit != "max" and int(limit) < 2**40 for limit in limits), "there is no limit to run into"
     held = []
     while True:
         held.append(bytearray(b"x" * 2**24))
