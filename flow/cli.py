@@ -112,7 +112,8 @@ def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, out
     print(summary(lines))
     if questions:
         counted = [(each.node, f"{each.generations:,}", each.counted) for each in questions]
-        table("short generations, at most", ("node", "generations", "counted as"), counted)
+        heads = ("node", "generations", "counted as")
+        table("answers and judgements to be generated, at most", heads, counted)
     if influence:
         cells: dict[tuple[str, int], list[str]] = {}
         for each in influence:

@@ -17,7 +17,7 @@ from stages.contract.errors import bad_settings
 from stages.contract.fingerprint import version_of
 from stages.contract.store import Store, open_store
 from stages.models.settings import BUILTIN, BUILTIN_DISTRIBUTIONS, IN_STORE, ModelSource, identity_key, stored_identity
-from stages.prepare.settings import Source
+from stages.prepare.settings import Source, bundled_path
 
 Change = Callable[[str, "ModelSource | Source"], "ModelSource | Source"]
 _ELSEWHERE = ("builtin:", "store:", "s3://", "hf:")
@@ -194,6 +194,16 @@ def upload_recipe(recipe: RecipeBase, store: Store, where: str) -> RecipeBase:
     return uploaded
 
 
+def count_rows(source: Source) -> int | None:
+    """Rows of a source, as far as this machine can tell: lines of a file that is here, or the source's own limit."""
+    path = bundled_path(source.uri) if source.uri.startswith(BUILTIN) else Path(source.uri).expanduser()
+    if path.suffix in (".jsonl", ".ndjson") and path.is_file():
+        with path.open("rb") as file:
+            lines = sum(bool(line.strip()) for line in file)
+        return min(lines, source.limit or lines)
+    return source.limit
+
+
 def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
     """What a recipe's source of rows stands for on any machine: its URI and the SHA-256 of its content.
 
@@ -204,7 +214,9 @@ def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
         path = Path(str(files("stages.data"))) / f"{uri.removeprefix('builtin:')}.jsonl"
         if not path.is_file():
             raise bad_settings(
-                f"there is no built-in data {uri!r}", where=where, hint="builtin:seeds, builtin:reference"
+                f"there is no built-in data {uri!r}",
+                where=where,
+                hint="builtin:seeds, builtin:reference, builtin:turns",
             )
         return {"uri": uri, "digest": sha256_file(path)}
     if uri.startswith("s3://"):

@@ -18,7 +18,7 @@ from stages.prepare.settings import Source
 
 TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema([("question_id", pa.string()), ("category", pa.string()), ("turns", TEXTS), ("references", TEXTS)])
-COLUMNS = ("question_id", "category", "turns", "reference")
+COLUMNS = ("question_id", "prompt_id", "category", "turns", "prompt", "reference")
 Question = dict[str, Any]
 
 
@@ -60,13 +60,14 @@ def _rows(context: StageContext, source: Source) -> Iterator[RawRow]:
 
 
 def _turns(row: RawRow, source: Source) -> Question:
-    """A question in MT-Bench's own form (FastChat's question.jsonl, with `reference` where it has one)."""
-    turns, reference = row.values.get("turns"), row.values.get("reference")
+    """A question in MT-Bench's own form (FastChat's question.jsonl, with `reference` where it has one), or in that of
+    the hub's HuggingFaceH4/mt_bench_prompts, which calls its turns `prompt`."""
+    turns, reference = row.values.get("turns", row.values.get("prompt")), row.values.get("reference") or None
     if not _texts(turns):
         raise _refused(source, row.line, "`turns` is not a list of one or more texts")
     if reference is not None and not (_texts(reference) and len(reference) == len(turns)):
         raise _refused(source, row.line, f"`reference` is not a list of {len(turns)} texts, one a turn")
-    name = row.values.get("question_id")
+    name = row.values.get("question_id", row.values.get("prompt_id"))
     named = content_id("question", *turns) if name is None else str(name)
     return _question(named, str(row.values.get("category") or ""), turns, reference)
 

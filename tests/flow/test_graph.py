@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flow.asked import asked
 from flow.graph import Edge, Graph, build
 from flow.recipe import load_recipe
 from stages.contract.catalog import spec
@@ -130,3 +131,11 @@ def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: P
     # Nobody looks at an earlier teacher's checkpoints.
     published = {name: node.settings.checkpoints for name, node in found.nodes.items() if node.stage == "dpo"}  # type: ignore[attr-defined]
     assert published == {"it1.dpo": 0, "it2.dpo": 2}
+
+
+def test_a_plan_counts_replies_and_judgements(tmp_path: Path) -> None:
+    found = graph(tmp_path, compare=["self-instruct"], seeds=[1, 2], benchmarks=["winrate", "mtbench"])
+    counted = {each.node: each.generations for each in asked(found)}
+    assert counted["winrate.replies-tailored-seed-1"] == 40  # half of the 80 bundled reference rows
+    assert counted["winrate.judge"] == 3 * 40 * 2  # the untrained student and two replicas, in both orders
+    assert counted["mtbench.judge"] == 5 * 8 * 2

@@ -37,6 +37,12 @@ def test_questions_in_mtbenchs_own_form_are_read(file_store: Store, tmp_path: Pa
     }  # fmt: skip
 
 
+def test_questions_in_the_hubs_form_are_read_as_well(file_store: Store, tmp_path: Path) -> None:
+    hub = {"prompt_id": 7, "category": "stem", "prompt": ["Why?", "And then?"], "reference": []}
+    (row,) = run_stage(file_store, "evalset", written(tmp_path, hub)).table().to_pylist()
+    assert (row["question_id"], row["turns"], row["references"]) == ("7", ["Why?", "And then?"], None)
+
+
 def test_without_a_source_the_held_out_rows_are_asked(file_store: Store) -> None:
     found = run_stage(file_store, "evalset", {"limit": 2}, {"reference": heldout(file_store)}).table().to_pylist()
     assert [row["turns"] for row in found] == [["Name 0 birds."], ["Name 1 birds."]]

@@ -12,6 +12,7 @@ from stages.report.draw.axes import HEIGHT, WIDTH, Frame, Scale, legend, nice_ti
 from stages.report.draw.svg import Svg, circle, line, polyline, rect, text
 from stages.report.words import common_exponent, number, unit
 
+_ASIDE = 5.0  # between series at the same x
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -42,8 +43,10 @@ def points(series: Sequence[Series], *, x_label: str, y_label: str, title: str) 
     scale = 10.0**exponent
     frame = Frame.of(padded([point.x for point in every], 0.08), padded([each / scale for each in bounds], 0.1))
     parts = [frame.axes(x_label, y_label + unit(exponent))]
-    for each in series:
-        at = [(frame.x(point.x), frame.y(point.estimate.value / scale)) for point in each.points]
+    for place, each in enumerate(series):
+        # Side by side: bars at the same x would hide one another.
+        aside = 0.0 if each.apart else _ASIDE * (place - (len(series) - 1) / 2)
+        at = [(frame.x(point.x) + aside, frame.y(point.estimate.value / scale)) for point in each.points]
         if len(at) > 1 and not each.apart:
             parts.append(polyline(at, f"line-{each.colour} thin"))
         for point, (x, y) in zip(each.points, at, strict=True):
@@ -52,8 +55,10 @@ def points(series: Sequence[Series], *, x_label: str, y_label: str, title: str) 
             parts.append(circle(x, y, 4.5, f"fill-{each.colour}"))
             if point.label:
                 right = x > (frame.x.start + frame.x.stop) / 2
-                anchor, place = ("end", x - 8) if right else ("start", x + 8)
-                parts.append(text(place, y - 7, point.label, anchor=anchor, class_="small halo"))
+                anchor, beside = ("end", x - 8) if right else ("start", x + 8)
+                # In turn above and below: estimates that are close together have labels that are not.
+                level = y - 7 if place % 2 else y + 16
+                parts.append(text(beside, level, point.label, anchor=anchor, class_="small halo"))
     if len(series) > 1 and not any(point.label for point in every):
         parts.append(legend([(each.colour, each.name) for each in series], WIDTH))
     said = "; ".join(
