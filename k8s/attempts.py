@@ -82,9 +82,11 @@ class Attempts:
         known.tasks[task.attempt] = task
         return task
 
-    def heard_of(self, node: str, attempt: int) -> bool:
-        """Whether any shard of an attempt has left an outcome."""
-        return any(True for _ in self._store.list(outcome_prefix(self._run, node, attempt)))
+    def heard_of(self, node: str, attempt: int) -> frozenset[int]:
+        """The shards of an attempt that have left an outcome, by one listing."""
+        prefix = f"{outcome_prefix(self._run, node, attempt)}shard-"
+        names = (key.removeprefix(prefix).removesuffix(".json") for key, _ in self._store.list(prefix))
+        return frozenset(int(name) for name in names if name.isdecimal())
 
     def end(self, node: str, attempt: int, shard: int) -> Ended | None:
         return read_end(self._store, self._run, node, attempt, shard)

@@ -21,6 +21,7 @@ import structlog
 from k8s import names
 from k8s.client import ApiError, Client, NoAnswer, Object
 from k8s.metrics import Metrics
+from k8s.names import Reason
 from k8s.observe import JobView, Obstacle, job_view, obstacle
 from k8s.one import OneRun
 from k8s.reconcile import Tools
@@ -135,7 +136,12 @@ class Controller:
                 del self._slots[gone]
         for name, each in found.items():
             of_run = jobs.get(name, {})
-            held = {job: obstacles[job] for job in of_run if job in obstacles}
+            held = {
+                job: obstacles[job]
+                for job, view in of_run.items()
+                # A Job of which some pods work has what it can get for now: no room for more is no obstacle.
+                if job in obstacles and not (view.ready and obstacles[job].reason is Reason.UNSCHEDULABLE)
+            }
             self._submit(name, (each, list(of_run.values()), held), began)
         self._metrics.count_runs([each.get("status") or {} for each in found.values()])
         self._metrics.sweeps.observe(time.monotonic() - began)

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     IMAGE = "ImageNotPulled"  # the stage image cannot be pulled
     CONTAINER_CONFIG = "ContainerConfigError"  # a Secret that pods need is missing, or a key of it
     REFUSED = "JobRefused"  # the API server refuses the Job: quota, admission, an invalid field
+    API = "ApiServerError"  # the API server does not answer the controller, or forbids it something
+    BUG = "ControllerError"  # a bug: the controller's log has its traceback; it tries again
     RETRYING = "Retrying"  # shards failed and run again
     # Complete, Progressing once the run is over
     SUCCEEDED = "Succeeded"  # every node is done

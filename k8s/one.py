@@ -61,6 +61,7 @@ class OneRun:
             if found["spec"].get("cancel"):  # also one whose recipe is refused
                 current = self._cancel(found, previous, jobs)
             elif isinstance(run := self._parsed(found), str):
+                self._end_jobs(found, jobs)  # of a recipe that was valid before: nobody would look after them
                 current = status.invalid(previous, generation, self._tools.store.uri, run, now())
             else:
                 seen = self._kept(run).round(jobs, obstacles, seconds)
@@ -73,7 +74,7 @@ class OneRun:
             self._metrics.errors.labels("bug").inc()
             self._keeper = None
             text = f"a bug in the controller: {type(error).__name__}: {error}"
-            current = self._trouble(previous, generation, Condition.PROGRESSING, Reason.REFUSED, text)
+            current = self._trouble(previous, generation, Condition.PROGRESSING, Reason.BUG, text)
         self._write(found, previous, current, seen)
         return current, bool(self._keeper and self._keeper.again)
 
@@ -97,18 +98,23 @@ class OneRun:
 
     def _cancel(self, found: Object, previous: Status, jobs: Sequence[JobView]) -> Status:
         self._keeper = None
+        left = self._end_jobs(found, jobs)
+        generation = int(found["metadata"].get("generation", 1))
+        return status.cancelled(previous, generation, self._tools.store.uri, left, now())
+
+    def _end_jobs(self, found: Object, jobs: Sequence[JobView]) -> int:
+        """Deletes the run's Jobs that have not ended; returns how many there were."""
         left = [job for job in jobs if job.owner == found["metadata"]["uid"] and not job.finished]
         for job in left:
             if not job.going:
                 self._tools.client.delete("jobs", job.name)
-        generation = int(found["metadata"].get("generation", 1))
-        return status.cancelled(previous, generation, self._tools.store.uri, len(left), now())
+        return len(left)
 
     def _in_trouble(self, error: StageError | ApiError, previous: Status, generation: int) -> Status:
         store = self._tools.store.uri
         if isinstance(error, ApiError):
             self._metrics.errors.labels("api").inc()
-            return self._trouble(previous, generation, Condition.PROGRESSING, Reason.REFUSED, str(error))
+            return self._trouble(previous, generation, Condition.PROGRESSING, Reason.API, str(error))
         of_store = error.code in (ExitCode.STORE, ExitCode.BAD_DATA) or (error.where or "").startswith(store)
         self._metrics.errors.labels("store" if of_store else "settings").inc()
         if of_store:

@@ -225,11 +225,12 @@ class Keeper:
         node.published = self._resolver.published(name)
         pods: list[PodEnd] | None = None
         ended = []
+        heard = self._attempts.heard_of(name, task.attempt)
         gang = job is not None and job.completions != len(task.shards.indices)
         for index, shard in enumerate(task.shards.indices):
             if shard in node.published:
                 continue
-            end = self._attempts.end(name, task.attempt, shard)
+            end = self._attempts.end(name, task.attempt, shard) if shard in heard else None
             # Pod 0 of a training cannot know that another one was killed for its memory: it only lost it.
             if end is None or (gang and end.code == ExitCode.INTERRUPTED):
                 pods = self._pod_ends(job) if pods is None else pods
@@ -237,7 +238,8 @@ class Keeper:
                 end = ended_unheard(shard, task.attempt, job, of_shard, end)
                 if end is None:
                     continue
-                self._attempts.record(name, end)
+                if of_shard:  # what pods tell goes with them; that nothing is left can be seen again
+                    self._attempts.record(name, end)
             if end.code:
                 ended.append(end)
                 self._tools.told.shard_failed(end.code)

@@ -418,6 +418,30 @@ def test_a_bad_recipe_is_a_condition_and_other_runs_go_on(cluster: FakeCluster, 
     assert cluster.run(NAME)["status"]["phase"] == "Succeeded"
 
 
+def test_a_recipe_made_invalid_stops_the_jobs_and_can_be_mended(driver: Driver, cluster: FakeCluster) -> None:
+    driver.turn()
+    cluster.change_run(NAME, recipe={**recipe(shards=3), "dpo": {"betta": 1}})
+    assert driver.turn()["phase"] == "Failed" and not cluster.jobs()
+    cluster.change_run(NAME, recipe=recipe(shards=3))
+    assert driver.to_the_end()["phase"] == "Succeeded"
+
+
+def test_a_run_whose_recipe_is_invalid_can_be_cancelled(driver: Driver, cluster: FakeCluster) -> None:
+    cluster.change_run(NAME, recipe={"nonsense": 1}, cancel=True)
+    assert driver.turn()["phase"] == "Cancelled"
+
+
+def test_no_room_for_more_pods_is_no_obstacle_while_some_work(cluster: FakeCluster, store: Store) -> None:
+    cluster.add_run(NAME, recipe())
+    controller = make_controller(tools(cluster, store))
+    sweep(controller)
+    (job,) = cluster.jobs("numbers")
+    cluster.pend_pod(job, PENDING["Unschedulable"])
+    cluster.set_job(job, active=2, ready=1)
+    sweep(controller)
+    assert condition(cluster.run(NAME)["status"], "Progressing")["status"] == "True"
+
+
 def test_a_run_that_is_deleted_takes_its_jobs_along_and_is_forgotten(cluster: FakeCluster, store: Store) -> None:
     cluster.add_run(NAME, recipe())
     controller = make_controller(tools(cluster, store))
