@@ -39,10 +39,9 @@ def test_a_log_survives_sigkill_up_to_its_last_seconds(file_store: Store, tmp_pa
     diary = tmp_path / "diary"
     task = lines_task(file_store, 1000, chunk_rows=1, pause_s=0.1, diary=str(diary))
     process = start_stage(write_task(file_store, task))
-    while not diary.exists():
+    while not diary.exists() or len(diary.read_text().split()) < 10:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    time.sleep(1)
     printed = len(diary.read_text().split()) - 1  # the last one may have been noted and not yet printed
     time.sleep(logs.INTERVAL_S + 1)
     process.kill()

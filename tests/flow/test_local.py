@@ -26,7 +26,7 @@ from tests.support import REPOSITORY
 ROWS = 24
 CHUNKS = 6
 DOUBLED = [2 * number for number in range(ROWS)]
-START_S = 30.0
+START_S = 180.0
 
 
 def toy_graph(shards: int = 1, **settings: Any) -> Graph:
