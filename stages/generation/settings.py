@@ -42,7 +42,8 @@ class EngineSettings(BaseModel):
         "any server with OpenAI's chat API.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Precision of the weights; auto takes the model's own."
+        "auto",
+        description="Precision of the weights; auto takes the model's own, float32 on a CPU without bfloat16 products.",
     )
     max_model_len: int = Field(
         4096,

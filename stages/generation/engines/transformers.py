@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation.engines.base import CheckStop
 from stages.generation.engines.context import context_length
+from stages.generation.engines.precision import weights_dtype
 from stages.generation.request import Completion, FinishReason, Request, cut_at_stop, local_ids, too_long
 from stages.generation.settings import EngineSettings, SamplingSettings
 
@@ -41,7 +42,8 @@ class TransformersEngine:
     def __init__(self, settings: EngineSettings, model: Path) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=settings.dtype).to(self._device).eval()
+        dtype = weights_dtype(settings.dtype, self._device.type)
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
         self._batch_size = settings.batch_size
         self._max_model_len = min(settings.max_model_len, context_length(model))
         ends = self._model.generation_config.eos_token_id

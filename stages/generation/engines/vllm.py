@@ -37,6 +37,8 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         from vllm import LLM
 
+        from stages.generation.engines.precision import weights_dtype  # torch, once the environment is as it must be
+
         self._max_model_len = min(settings.max_model_len, context_length(model))
         options: dict[str, Any] = {
             "max_model_len": self._max_model_len,
@@ -62,7 +64,8 @@ class VllmEngine:
             }
         self.devices = settings.tensor_parallel_size
         try:
-            self._llm = LLM(model=str(model), dtype=settings.dtype, seed=0, **options)
+            dtype = weights_dtype(settings.dtype, "cpu" if on_cpu else "cuda")
+            self._llm = LLM(model=str(model), dtype=dtype, seed=0, **options)
         except ValueError as error:
             raise bad_settings(f"vLLM refuses: {' '.join(str(error).split())[:400]}", where=str(model)) from error
 
