@@ -42,7 +42,7 @@ export KIND_CLUSTER ?= montessori
 # Of the cluster tests: a context of KUBECONFIG (the current one if empty), an image that its nodes can pull, arguments
 CONTEXT ?=
 TEST_IMAGE ?= montessori-test:dev
-CLUSTER_ARGS ?=
+CLUSTER_ARGS ?= tests/cluster
 
 STAMP := .venv/.setup-$(shell cat pyproject.toml locks/cpu.txt | sha256sum | cut -c1-12)
 
@@ -136,7 +136,7 @@ kind-down: ## remove kind-up's cluster
 
 test-cluster: setup ## the same on any cluster: KUBECONFIG=… CONTEXT=… TEST_IMAGE=… (the image of the target `test`)
 	@export MONTESSORI_REQUIRE=helm,cluster MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)"
-	$(BIN)/pytest tests/cluster $(CLUSTER_ARGS)
+	$(BIN)/pytest $(CLUSTER_ARGS)
 
 clean: ## remove what make and the tools made; runs/ stays
 	@rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -24,7 +24,7 @@ def open_cluster() -> client.ApiClient:
     if not os.environ.get("KUBECONFIG"):
         unavailable("KUBECONFIG is not set")
     try:
-        api = config.new_client_from_config(context=os.environ.get(CONTEXT_VARIABLE))
+        api = config.new_client_from_config(context=os.environ.get(CONTEXT_VARIABLE) or None)
         client.VersionApi(api).get_code(_request_timeout=10)
     except Exception as error:  # a file that is not there, a context that is not in it, a server that does not answer
         unavailable(f"the cluster of KUBECONFIG does not answer: {error}")

@@ -24,7 +24,7 @@ RUN_S = 300.0  # a toy run, faults included
 LOOP_S = 1800.0  # the loop with real stages
 OUTAGE_S = 30.0
 
-_CONTEXT = os.environ.get(CONTEXT_VARIABLE)
+_CONTEXT = os.environ.get(CONTEXT_VARIABLE) or None
 KUBECTL = ["kubectl", *([f"--context={_CONTEXT}"] if _CONTEXT else [])]
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ def kubectl(*arguments: str, given: str | None = None, timeout: float = REQUEST_
 
 
 def helm(*arguments: str, given: str | None = None, timeout: float = REQUEST_S) -> str:
-    context = os.environ.get(CONTEXT_VARIABLE)
+    context = os.environ.get(CONTEXT_VARIABLE) or None
     return run("helm", *(["--kube-context", context] if context else []), *arguments, given=given, timeout=timeout)
 
 
