@@ -44,7 +44,7 @@ Path(sys.argv[2]).write_text(json.dumps({
     "mark": mark, "stopped": asdict(stopped[0]), "prompt_tokens": len(prompt.token_ids),
 }))
 """
-TIMEOUT_S = 180
+TIMEOUT_S = 900
 
 
 @pytest.fixture(scope="module")
