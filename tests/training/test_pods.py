@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,22 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode
-from stages.contract.logs import log_prefix, read_log
-from stages.contract.outcome import Outcome, outcome_key
 from stages.contract.store import FileStore, Store
 from stages.contract.task import Task, write_task
 from stages.distributed import free_port
-from tests.support import RUN, make_task, model_input, publish, start_stage
+from tests.support import make_task, model_input, publish, start_stage
 from tests.training.rows import COMMON, responses
-from tests.training.test_interruption import wait_for_checkpoint
 from tests.training.test_training import pairs
 
 END_S = 900.0
-NOTICED_S = 60.0
 
 Pod = subprocess.Popen[str]
 
@@ -80,35 +73,3 @@ def test_two_pods_of_one_rank_train_what_one_pod_of_two_ranks_does(
     for each in figures:
         each.pop("seconds")
     assert figures[0] == figures[1]
-
-
-def test_two_pods_of_which_one_is_stopped_and_then_the_first_killed_train_as_undisturbed_ones(
-    file_store: Store, tiny_model: Path, tmp_path: Path
-) -> None:
-    settings = {"ranks": 1, "epochs": 120, "checkpoint_steps": 20, "zero_stage": 3}
-    task = task_of(file_store, "warmup", tiny_model, settings)
-    uri = write_task(file_store, task)
-    with two_pods(uri) as pods:
-        wait_for_checkpoint(file_store, task, 0)
-        pods[1].send_signal(signal.SIGTERM)
-        assert ends(pods) == (ExitCode.INTERRUPTED, ExitCode.INTERRUPTED)
-    reached = wait_for_checkpoint(file_store, task, 0)
-    outcome = Outcome.model_validate_json(file_store.get(outcome_key(RUN, task.node, 1, 0)))
-    assert outcome.code == ExitCode.INTERRUPTED
-
-    with two_pods(uri) as pods:
-        wait_for_checkpoint(file_store, task, reached)
-        workers = [worker for pod in pods for worker in psutil.Process(pod.pid).children(recursive=True)]
-        pods[0].kill()
-        assert pods[1].wait(NOTICED_S) == ExitCode.INTERRUPTED
-        _, alive = psutil.wait_procs(workers, timeout=NOTICED_S)
-        assert workers and not alive
-
-    with two_pods(uri) as pods:
-        assert ends(pods) == (ExitCode.DONE, ExitCode.DONE)
-    ours, theirs = Artifact(file_store, task.output), one_machine(tmp_path, "warmup", tiny_model, settings)
-    assert ours.manifest.digest == theirs.manifest.digest
-    assert ours.manifest.figures["loss"] == theirs.manifest.figures["loss"]
-    logs = [read_log(file_store, log_prefix(RUN, task.node, 1, 0, pod)) for pod in (0, 1)]
-    assert all("going on from a checkpoint" in log for log in logs)
-    assert '"pod": 0' in logs[0] and '"pod": 1' not in logs[0] and '"pod": 1' in logs[1]
