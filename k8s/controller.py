@@ -1,7 +1,8 @@
-"""The loop: everything is listed every few seconds, and one run at once when a watch says that something happened.
+"""The loop: everything is listed every few seconds, and one run at once when a watch or the store says that it goes on.
 
 Runs are looked at side by side by a few threads; a run whose store or whose many shards take long keeps its own thread
-busy and no other. A watch only wakes: one that is silent, ends or misses something costs seconds, never a result.
+busy and no other. A watch only wakes: one that is silent, ends or misses something costs seconds, never a result. The
+store is asked every second whether what a Job makes is complete: its pods take some seconds to end after that.
 
 A sweep's list may be older than a run's own last turn; that run then lists its Jobs once more by itself.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +27,12 @@ from k8s.observe import JobView, Obstacle, job_view, obstacle
 from k8s.one import OneRun
 from k8s.reconcile import Tools
 from k8s.status import Status
+from stages.contract.errors import StageError
 
 OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 STUCK_S = 300.0  # a loop that has not come round for this long is not alive
+PEEK_S = 1.0  # between two looks at the store for what Jobs at work have made
+MOST_PEEKS = 16  # requests a second that this may cost: many runs are looked at less often
 _SETTLE_S = 0.1  # what happens at once is looked at once
 _LONGEST_WATCH_PAUSE_S = 30.0
 
@@ -39,6 +43,7 @@ class _Slot:
 
     one: OneRun
     busy: bool = False
+    peeking: bool = False  # busy, but not with a turn
     woken: bool = False
     turned: float = float("-inf")  # when its last turn ended
     status: Status = field(default_factory=dict)
@@ -71,6 +76,7 @@ class Controller:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._sweep_due = 0.0
+        self._peek_due = 0.0
         self._beat = time.monotonic()
         self._listed = False
         self._log = structlog.get_logger()
@@ -97,14 +103,15 @@ class Controller:
             self._metrics.leading.set(float(self._leads()))
             if self._leads():
                 self.step()
-            pause = max(0.0, self._sweep_due - time.monotonic()) if self._leads() else 1.0
+            due = min(self._sweep_due, self._peek_due)
+            pause = max(0.0, due - time.monotonic()) if self._leads() else 1.0
             if self._wake.wait(min(pause, self._interval_s)):
                 self._stop.wait(_SETTLE_S)
                 self._wake.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> None:
-        """A sweep if one is due, else a turn for each run that was woken."""
+        """A sweep if one is due, else a turn for each run that was woken, and a look at the store for the others."""
         with self._lock:
             woken, self._woken = self._woken, set()
         if time.monotonic() >= self._sweep_due:
@@ -118,6 +125,19 @@ class Controller:
             return
         for name in woken:
             self._submit(name, None, time.monotonic())
+        if time.monotonic() >= self._peek_due:
+            self.peek()
+
+    def peek(self) -> None:
+        """Has each run whose Jobs are at work ask the store whether they have made it; one that finds it is woken."""
+        with self._lock:
+            working = {name: slot for name, slot in self._slots.items() if not slot.busy and slot.one.at_work}
+            for slot in working.values():
+                slot.busy = slot.peeking = True
+        requests = sum(slot.one.at_work for slot in working.values())
+        self._peek_due = time.monotonic() + max(PEEK_S, requests / MOST_PEEKS)
+        for name, slot in working.items():
+            self._occupy(slot, self._peek_one, name, slot)
 
     def sweep(self) -> None:
         """Lists every run, every Job and the pods that do not start, and gives each run a turn."""
@@ -176,13 +196,35 @@ class Controller:
         with self._lock:
             slot = self._slots.setdefault(name, _Slot(OneRun(self._tools, self._metrics)))
             if slot.busy:
-                slot.woken = slot.woken or listed is None
+                slot.woken = slot.woken or slot.peeking or listed is None
                 return
             slot.busy = True
+        self._occupy(slot, self._turn, name, slot, listed, at)
+
+    def _occupy(self, slot: _Slot, work: Callable[..., None], *arguments: object) -> None:
         try:
-            self._pool.submit(self._turn, name, slot, listed, at)
+            self._pool.submit(work, *arguments)
         except RuntimeError:  # the pool ends: so does this controller
-            slot.busy = False
+            slot.busy = slot.peeking = False
+
+    def _free(self, name: str, slot: _Slot, again: bool) -> None:
+        with self._lock:
+            slot.busy = slot.peeking = False
+            again, slot.woken = again or slot.woken, False
+        if again:
+            self.wake(name)
+
+    def _peek_one(self, name: str, slot: _Slot) -> None:
+        found = False
+        try:
+            found = slot.one.peek()
+        except StageError as error:  # the next turn writes it into the status
+            self._log.debug("the store was not asked", run=name, error=str(error))
+        except Exception:
+            self._log.exception("a bug in the controller", run=name)
+            self._metrics.errors.labels("bug").inc()
+        finally:
+            self._free(name, slot, found)
 
     def _turn(
         self,
@@ -212,12 +254,8 @@ class Controller:
             self._log.exception("a bug in the controller", run=name)
             self._metrics.errors.labels("bug").inc()
         finally:
-            with self._lock:
-                slot.turned = time.monotonic()
-                slot.busy = False
-                again, slot.woken = again or slot.woken, False
-            if again:
-                self.wake(name)
+            slot.turned = time.monotonic()
+            self._free(name, slot, again)
 
     def _watch(self, resource: str, labels: str) -> None:
         """Wakes the loop while it goes on; however it ends, everything is listed once more."""

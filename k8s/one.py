@@ -36,6 +36,15 @@ class OneRun:
         self._spec: tuple[str, int] | None = None
         self._run: Run | str | None = None  # of that spec
 
+    @property
+    def at_work(self) -> int:
+        """How many of its nodes a Job works on."""
+        return self._keeper.at_work if self._keeper else 0
+
+    def peek(self) -> bool:
+        """Whether one of those is complete; see `Keeper.peek`."""
+        return bool(self._keeper and self._keeper.peek())
+
     def turn(
         self, found: Object, jobs: Sequence[JobView], obstacles: Mapping[str, Obstacle], seconds: float
     ) -> tuple[Status, bool]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from flow.decide import Decision, Finalise, Limits, Observed, Start, decide
+from flow.decide import Decision, Finalise, Limits, Observed, Start, State, decide
 from flow.graph import Graph, build
 from flow.manage import forget
 from flow.pods import PodSettings
@@ -35,7 +35,7 @@ from stages.contract.canonical import canonical_json
 from stages.contract.clock import now, stamp
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.finalise import finalise
-from stages.contract.manifest import unpublish_damaged
+from stages.contract.manifest import manifest_key, unpublish_damaged
 from stages.contract.store import Store
 from stages.contract.task import Task
 
@@ -94,7 +94,25 @@ class Keeper:
         self._requests: dict[str, bool] = {}
         self._written: tuple[RunState, float] | None = None
         self._cached: frozenset[str] | None = None
+        self._at_work: frozenset[str] = frozenset()
         self.again = False
+
+    @property
+    def at_work(self) -> int:
+        """How many requests `peek` makes: the nodes that a Job works on."""
+        return len(self._at_work)
+
+    def peek(self) -> bool:
+        """Whether an artifact is complete though its Job goes on: what is made from it need not wait for pods to end.
+
+        Raises:
+            StageError: STORE.
+        """
+        resolved = self._resolver.resolved
+        made = {name for name in self._at_work if self._tools.store.size(manifest_key(resolved[name].key)) is not None}
+        if made and self._recheck is not None:
+            self._recheck |= made
+        return bool(made)
 
     def _fresh(self) -> None:
         """Forgets what the store said: something was taken out of it."""
@@ -127,10 +145,13 @@ class Keeper:
         started: set[str] = set()
         trouble: dict[str, Obstacle] = {}
         if decision.ended:
-            self._delete(job for each in by_node.values() for job in each.values() if job.live)
+            # The last pods of what is complete still send their logs; they end by themselves.
+            left = [jobs for name, jobs in by_node.items() if decision.states.get(name) is not State.DONE]
+            self._delete(job for each in left for job in each.values() if job.live)
         elif not self._waiting_for_requests():
             started, trouble = self._act(decision)
         seen = self._seen(decision, observed, by_node, started, trouble, obstacles, notices)
+        self._at_work = frozenset(seen.working())
         self._write_state(seen, seconds)
         return seen
 

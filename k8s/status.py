@@ -51,6 +51,10 @@ class Seen:
     def state(self, name: str) -> State:
         return State.RUNNING if name in self.started else self.decision.states[name]
 
+    def working(self) -> Iterator[str]:
+        """Nodes whose Job is at work."""
+        return (name for name in self.decision.states if self.state(name) is State.RUNNING)
+
 
 @dataclass(frozen=True)
 class Event:

@@ -66,6 +66,19 @@ def test_a_watch_wakes_the_loop_so_that_no_sweep_is_waited_for(cluster: FakeClus
         until(lambda: done(cluster))
 
 
+def test_what_is_complete_is_gone_on_from_before_its_pods_end(cluster: FakeCluster, store: FileStore) -> None:
+    def succeeded() -> bool:
+        cluster.compute()
+        return bool(cluster.run(NAME).get("status", {}).get("phase") == "Succeeded")
+
+    cluster.add_run(NAME, recipe(2))
+    with running(make_controller(tools(cluster, store), interval_s=NEVER_S), cluster):
+        until(succeeded)
+    jobs = cluster.jobs()
+    assert len(jobs) == 4 and not any("conditions" in job.get("status", {}) for job in jobs)
+    assert not [method for method, path in cluster.seen if method == "DELETE"]
+
+
 def test_a_watch_that_says_nothing_costs_time_and_nothing_else(cluster: FakeCluster, store: FileStore) -> None:
     cluster._tell = lambda *_: None  # type: ignore[method-assign]
     cluster.add_run(NAME, recipe(2))
