@@ -36,6 +36,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="override one value, such as dpo.beta=0.2; may be repeated", show_default=False),
 ]
+PodPlace = Annotated[int, typer.Option("--pod", help="of several pods that share the shard: its place")]
 Output = Annotated[str, typer.Option("-o", "--output", help="table or json")]
 
 
@@ -164,11 +165,12 @@ def logs(
     shard: Annotated[int, typer.Option(help="the shard")] = 0,
     attempt: Annotated[int | None, typer.Option(help="the attempt; the latest if left out")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on printing")] = False,
+    pod: PodPlace = 0,
 ) -> None:
     """Print what a node's shard printed; kept in the store, also after it died."""
     from flow.inspect import print_log
 
-    print_log(_find(run, store), node, shard, attempt, follow)
+    print_log(_find(run, store), node, shard, attempt, follow, pod)
 
 
 @app.command()

@@ -69,8 +69,11 @@ def _progress(store: Store, run: str, node: str) -> list[dict[str, Any]]:
     return found
 
 
-def print_log(session: Session, node: str, shard: int, attempt: int | None, follow: bool) -> None:
-    """Prints a shard's log, from its latest attempt unless one is named; `follow` goes on until the run ends."""
+def print_log(session: Session, node: str, shard: int, attempt: int | None, follow: bool, pod: int = 0) -> None:
+    """Prints a shard's log, from its latest attempt unless one is named; `follow` goes on until the run ends.
+
+    `pod` is the place of one of several that work on the shard together.
+    """
     session.graph.node(node)
     run = session.graph.run
     numbers = _attempts(session.store, run, node)
@@ -79,10 +82,11 @@ def print_log(session: Session, node: str, shard: int, attempt: int | None, foll
     number = attempt if attempt is not None else numbers[-1]
     if number not in numbers:
         raise bad_settings(f"{node} has no attempt {number}", where=run, hint=f"it has {numbers}")
-    prefix = log_prefix(run, node, number, shard)
+    prefix = log_prefix(run, node, number, shard, pod)
     shown = ""
     if not any(True for _ in session.store.list(prefix)):
-        raise bad_settings(f"attempt {number} of {node} has no shard {shard}", where=run, hint="--shard, --attempt")
+        missing = f"pod {pod} of shard {shard}" if pod else f"shard {shard}"
+        raise bad_settings(f"attempt {number} of {node} has no {missing}", where=run, hint="--shard, --pod, --attempt")
     while True:
         text = read_log(session.store, prefix)
         sys.stdout.write(text[len(shown) :])

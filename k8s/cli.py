@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flow import cli
-from flow.cli import Output, Overrides, RecipePath, RunName, StoreUri, app
+from flow.cli import Output, Overrides, PodPlace, RecipePath, RunName, StoreUri, app
 
 Namespace = Annotated[
     str | None,
@@ -84,16 +84,17 @@ def logs(
     shard: Annotated[int, typer.Option(help="the shard")] = 0,
     attempt: Annotated[int | None, typer.Option(help="the attempt; the latest if left out")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on printing")] = False,
+    pod: PodPlace = 0,
     namespace: Namespace = None,
 ) -> None:
     """Print what a node's shard printed; kept in the store, also after it died."""
     if namespace is None:
-        cli.logs(node, run, store, shard, attempt, follow)
+        cli.logs(node, run, store, shard, attempt, follow, pod)
         return
     from k8s import access
     from k8s.follow import print_log
 
-    print_log(access.connect(namespace), node, run, store, shard, attempt, follow)
+    print_log(access.connect(namespace), node, run, store, shard, attempt, follow, pod)
 
 
 @_instead

@@ -82,16 +82,26 @@ def place(namespace: str, run: str | None, store: str | None) -> tuple[str, str]
 
 
 def print_log(
-    client: Client, node: str, run: str | None, store: str | None, shard: int, attempt: int | None, follow: bool
+    client: Client,
+    node: str,
+    run: str | None,
+    store: str | None,
+    shard: int,
+    attempt: int | None,
+    follow: bool,
+    place: int = 0,
 ) -> None:
-    """Prints a shard's log: of its pod while that is there, else out of the store."""
+    """Prints a shard's log: of its pod while that is there, else out of the store.
+
+    `place` is that of one of several pods that work on the shard together.
+    """
     found = access.find(client, run)
     name, status = str(found["metadata"]["name"]), access.status_of(found)
     known = {each["name"]: each for each in status.get("nodes", ())}
     if known and node not in known:
         raise bad_settings(f"the run has no node {node!r}", where=name, hint=f"it has {', '.join(known)}")
     number = attempt or int(known.get(node, {}).get("attempts") or 0)
-    pod = _pod_of(client, name, node, number, shard)
+    pod = _pod_of(client, name, node, number, shard, place)
     if pod is not None:
         try:
             if follow:
@@ -113,10 +123,10 @@ def print_log(
     from flow.inspect import print_log as print_from_store
     from flow.session import find_run
 
-    print_from_store(find_run(name, str(uri)), node, shard, attempt, follow)
+    print_from_store(find_run(name, str(uri)), node, shard, attempt, follow, place)
 
 
-def _pod_of(client: Client, run: str, node: str, attempt: int, shard: int) -> str | None:
+def _pod_of(client: Client, run: str, node: str, attempt: int, shard: int, place: int) -> str | None:
     """The latest pod that worked on a shard in an attempt, by its Job's map from index to shard."""
     labels = f"{names.LABEL_RUN}={run},{names.LABEL_NODE}={node},{names.LABEL_ATTEMPT}={attempt}"
     jobs: list[Object] = list(access.asked(lambda: client.list("jobs", labels=labels)))
@@ -132,7 +142,10 @@ def _pod_of(client: Client, run: str, node: str, attempt: int, shard: int) -> st
             where=run,
             hint=f"it has {told}; --attempt names another",
         )
-    index = shards.index(shard)
+    gang = int(jobs[-1]["spec"]["completions"]) != len(shards)
+    if place and not gang:
+        return None
+    index = place if gang else shards.index(shard)
     of_shard = [each for each in access.pods(client, run, node, attempt) if access.index_of(each) == index]
     return str(of_shard[-1]["metadata"]["name"]) if of_shard else None
 

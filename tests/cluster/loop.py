@@ -66,7 +66,7 @@ class Loop:
 
     def _disturb(self) -> None:
         """Once a checkpoint is there: kills the second pod of DPO, and has the first one of SFT evicted."""
-        for node, index in (("it1.dpo", 1), ("sft", 0)):
+        for node, index in (("it1.dpo", 1), ("tailored.sft", 0)):
             await_(lambda node=node: self._checkpoint(node), LOOP_S, f"a checkpoint of {node}", every=0.1)
             pod = self.release.running_pod(NAME, node, index)["metadata"]["name"]
             if index:

@@ -22,7 +22,7 @@ def test_a_cluster_makes_what_one_machine_makes(loop: Loop) -> None:
 
 def test_a_training_that_lost_a_pod_went_on_from_its_checkpoint(loop: Loop, release: Release) -> None:
     loop.cluster()
-    assert set(loop.killed) == {"it1.dpo", "sft"}
+    assert set(loop.killed) == {"it1.dpo", "tailored.sft"}
     for node in loop.killed:
         attempts = sum(1 for _ in release.store.list(f"runs/{NAME}/tasks/{node}-"))
         assert attempts == 2, node
@@ -44,6 +44,8 @@ def test_the_command_line_tells_of_the_run(loop: Loop, release: Release) -> None
     assert {node["state"] for node in _nodes(status)} == {"done"}
     log = release.cli("logs", NAME, "it1.curate", "-n", release.namespace)
     assert "done" in log
+    second = release.cli("logs", NAME, "it1.dpo", "--pod", "1", "-n", release.namespace)
+    assert "going on from a checkpoint" in second
 
 
 def _nodes(status: dict[str, object]) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flow.pods import PodSettings
 from k8s import access, names
 from k8s.cli import main
 from k8s.client import Client, NoAnswer
@@ -212,6 +213,21 @@ def test_logs_find_the_pod_of_a_shard_also_after_a_retry_of_some(
     assert cli("logs", "lines", "--shard", "2")[1] == "2/0\n"
     assert cli("logs", "lines", "--shard", "1", "--attempt", "1")[1] == "1/1\n"
     assert "has no shard 1" in cli("logs", "lines", "--shard", "1")[2]
+
+
+def test_each_pod_of_a_training_has_a_log_of_its_own(cli: Any, cluster: FakeCluster, store: Store) -> None:
+    cluster.add_run(NAME, recipe())
+    Driver(cluster, tools(cluster, store, pods={"tests.toy.whole": PodSettings(pods=2)})).turn()
+    (job,) = cluster.jobs("word")
+    for place in range(2):
+        cluster.end_pod(job, place, Dies(70))
+        cluster.all("pods")[-1]["log"] = f"pod {place}\n"
+    assert cli("logs", "word")[1] == "pod 0\n"
+    assert cli("logs", "word", "--pod", "1")[1] == "pod 1\n"
+    store.put(f"runs/{NAME}/logs/it1.dpo-1/shard-00000-pod-1/000000.log", b"kept\n")
+    cluster.run(NAME)["status"]["nodes"].append({"name": "it1.dpo", "state": "done", "attempts": 1})
+    assert cli("logs", "it1.dpo", "--pod", "1")[1:] == ("kept\n", "")
+    assert "has no pod 2 of shard 0" in cli("logs", "it1.dpo", "--pod", "2")[2]
 
 
 def test_logs_come_from_the_store_when_the_pods_are_gone(
