@@ -39,9 +39,10 @@ BUILD = $(CONTAINER) build $(if $(filter buildah,$(CONTAINER)),--layers) $(if $(
 # A registry (host:port) that kind's nodes pull from; without one, kind load moves whole images (charts/kind-up)
 export KIND_REGISTRY ?=
 export KIND_CLUSTER ?= montessori
-# Of the cluster tests: a context of KUBECONFIG (the current one if empty), an image that its nodes can pull, arguments
+# Of the cluster tests: a context of KUBECONFIG (the current one if empty), images that its nodes can pull, arguments
 CONTEXT ?=
 TEST_IMAGE ?= montessori-test:dev
+CONTROLLER_IMAGE ?= montessori-controller:dev
 CLUSTER_ARGS ?= tests/cluster
 
 STAMP := .venv/.setup-$(shell cat pyproject.toml locks/cpu.txt | sha256sum | cut -c1-12)
@@ -128,14 +129,16 @@ kind-up: ## a kind cluster with MinIO, this checkout's images and the chart; aga
 
 kind-test: setup ## the tests that need a cluster, on kind-up's
 	@[ -f build/kind/test-image ] || { echo "make: there is no cluster yet: make kind-up" >&2; exit 1; }
-	$(MAKE) test-cluster KUBECONFIG="$$PWD/build/kind/kubeconfig" TEST_IMAGE="$$(cat build/kind/test-image)"
+	$(MAKE) test-cluster KUBECONFIG="$$PWD/build/kind/kubeconfig" TEST_IMAGE="$$(cat build/kind/test-image)" \
+		CONTROLLER_IMAGE="$$(cat build/kind/controller-image)"
 
 kind-down: ## remove kind-up's cluster
 	@kind delete cluster -q --name $(KIND_CLUSTER)
 	rm -rf build/kind
 
-test-cluster: setup ## the same on any cluster: KUBECONFIG=… CONTEXT=… TEST_IMAGE=… (the image of the target `test`)
-	@export MONTESSORI_REQUIRE=helm,cluster MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)"
+test-cluster: setup ## the same on any cluster: KUBECONFIG=… CONTEXT=… TEST_IMAGE=… CONTROLLER_IMAGE=… (targets `test`, `controller`)
+	@export MONTESSORI_REQUIRE=helm,cluster MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)" \
+		MONTESSORI_CONTROLLER_IMAGE="$(CONTROLLER_IMAGE)"
 	$(BIN)/pytest $(CLUSTER_ARGS)
 
 clean: ## remove what make and the tools made; runs/ stays

@@ -9,14 +9,13 @@ It is called by one thread at a time, with a list of the run's Jobs that is newe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from flow.decide import Decision, Finalise, Limits, Observed, Start, State, decide
 from flow.graph import Graph, build
-from flow.manage import forget
 from flow.pods import PodSettings
 from flow.recipe import RecipeBase
 from flow.record import run_state
@@ -25,15 +24,15 @@ from flow.runstate import RunState, write_recipe, write_resolved, write_state
 from flow.sources import settle_recipe
 from k8s.attempts import Attempts
 from k8s.client import Client
-from k8s.names import LABEL_JOB_NAME, Reason
-from k8s.observe import JobView, Obstacle, PodEnd, ended_unheard, pod_end, shards_of
+from k8s.names import Reason
+from k8s.observe import JobView, Obstacle, shards_of
 from k8s.render import RenderSettings
-from k8s.run import Rerun, Run
+from k8s.requests import Requests
+from k8s.run import Run
+from k8s.settle import Fails, Jobs, Settler
 from k8s.start import Creates, Starter
 from k8s.status import Seen
-from stages.contract.canonical import canonical_json
-from stages.contract.clock import now, stamp
-from stages.contract.errors import ExitCode, StageError
+from stages.contract.clock import now
 from stages.contract.finalise import finalise
 from stages.contract.manifest import manifest_key, unpublish_damaged
 from stages.contract.store import Store
@@ -41,15 +40,11 @@ from stages.contract.task import Task
 
 HEARTBEAT_S = 45.0  # an unchanged state is written again after this time: the run is looked after
 
-Jobs = Mapping[int, JobView]  # a node's Jobs by attempt
 
-
-class Told(Creates, Protocol):
+class Told(Creates, Fails, Protocol):
     """What is told of a round, for the metrics."""
 
     def handed_over(self, seconds: float) -> None: ...
-
-    def shard_failed(self, code: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,10 @@ class Keeper:
         self._limits = Limits(recipe.run.retries)
         self._attempts = Attempts(tools.store, run.name, f"{run.uid}/{run.generation}")
         write_recipe(tools.store, recipe)
+        self._settler = Settler(tools.client, self._attempts, tools.told)
         self._starter = Starter(run, tools.client, self._attempts, tools.render, tools.pods, tools.told)
         self._fresh()
-        self._requests: dict[str, bool] = {}
+        self._requests = Requests(run, self._graph, tools.store)
         self._written: tuple[RunState, float] | None = None
         self._cached: frozenset[str] | None = None
         self._at_work: frozenset[str] = frozenset()
@@ -147,8 +143,8 @@ class Keeper:
         if decision.ended:
             # The last pods of what is complete still send their logs; they end by themselves.
             left = [jobs for name, jobs in by_node.items() if decision.states.get(name) is not State.DONE]
-            self._delete(job for each in left for job in each.values() if job.live)
-        elif not self._waiting_for_requests():
+            self._settler.delete(job for each in left for job in each.values() if job.live)
+        elif not self._requests.waiting:
             started, trouble = self._act(decision)
         seen = self._seen(decision, observed, by_node, started, trouble, obstacles, notices)
         self._at_work = frozenset(seen.working())
@@ -185,14 +181,15 @@ class Keeper:
     def _observe(self, name: str, jobs: Jobs) -> Observed:
         if name in self._resolver.complete:
             # Another run may have made it; a Job in a queue would wait for nothing.
-            self._delete(job for job in jobs.values() if job.live and job.suspended)
+            self._settler.delete(job for job in jobs.values() if job.live and job.suspended)
             return Observed(complete=True, resolved=True)
         if name not in self._resolver.resolved:
             return Observed()
         node = self._node(name)
         known = self._attempts.of(name)
         known.latest = max([known.latest, *jobs])  # another controller may have gone on meanwhile
-        current = self._settle(name, node, jobs)
+        current, listed = self._settler.settle(name, jobs, self._resolver)
+        node.published = node.published if listed is None else listed
         if current is None and self._resolver.damaged(name):
             unpublish_damaged(self._tools.store, self._resolver.resolved[name].key)
             self._resolver.look([name])
@@ -219,58 +216,6 @@ class Keeper:
             layout = self._resolver.layout(name)
             self._nodes[name] = _Node(layout.shards, self._resolver.published(name))
         return self._nodes[name]
-
-    def _settle(self, name: str, node: _Node, jobs: Jobs) -> tuple[JobView, Task] | None:
-        """Takes down how attempts ended; returns the Job that works on the node now, with its task."""
-        known, key = self._attempts.of(name), self._resolver.resolved[name].key
-        stale = [job for number, job in jobs.items() if number < known.latest and job.live]
-        latest = jobs.get(known.latest)
-        if latest is not None and not latest.finished:  # also one from before the spec changed: it goes on
-            known.settled = min(known.settled, known.latest - 1)
-        current: tuple[JobView, Task] | None = None
-        for number in range(known.settled + 1, known.latest + 1):
-            job, task = jobs.get(number), self._attempts.task(name, number)
-            if task is None or task.output != key:  # of an earlier recipe: it works on something else
-                stale += [job] if job is not None and job.live else []
-                self._attempts.settle(name, number, ())
-            elif job is not None and not job.finished and number == known.latest:
-                current = (job, task)
-            elif job is None and number == known.latest and not self._attempts.heard_of(name, number):
-                break  # decided, and its Job is not there: it is created now
-            else:
-                self._settle_one(name, node, task, job)
-        self._delete(stale)
-        return current
-
-    def _settle_one(self, name: str, node: _Node, task: Task, job: JobView | None) -> None:
-        node.published = self._resolver.published(name)
-        pods: list[PodEnd] | None = None
-        ended = []
-        heard = self._attempts.heard_of(name, task.attempt)
-        gang = job is not None and job.completions != len(task.shards.indices)
-        for index, shard in enumerate(task.shards.indices):
-            if shard in node.published:
-                continue
-            end = self._attempts.end(name, task.attempt, shard) if shard in heard else None
-            # Pod 0 of a training cannot know that another one was killed for its memory: it only lost it.
-            if end is None or (gang and end.code == ExitCode.INTERRUPTED):
-                pods = self._pod_ends(job) if pods is None else pods
-                of_shard = [each for each in pods if gang or each.index == index]
-                end = ended_unheard(shard, task.attempt, job, of_shard, end)
-                if end is None:
-                    continue
-                if of_shard:  # what pods tell goes with them; that nothing is left can be seen again
-                    self._attempts.record(name, end)
-            if end.code:
-                ended.append(end)
-                self._tools.told.shard_failed(end.code)
-        self._attempts.settle(name, task.attempt, ended)
-
-    def _pod_ends(self, job: JobView | None) -> list[PodEnd]:
-        if job is None:
-            return []
-        pods = self._tools.client.list("pods", labels=f"{LABEL_JOB_NAME}={job.name}", fields="status.phase=Failed")
-        return [end for pod in pods if (end := pod_end(pod)) is not None]
 
     # Acting
 
@@ -307,58 +252,19 @@ class Keeper:
         last = max(datetime.fromisoformat(self._resolver.complete[each].finished) for each in needs)
         self._tools.told.handed_over((now() - last).total_seconds())
 
-    def _delete(self, jobs: Iterable[JobView]) -> None:
-        for job in jobs:
-            self._tools.client.delete("jobs", job.name)
-
-    # Requests to make something again
-
     def _carry_out_requests(self, by_node: Mapping[str, Jobs]) -> list[tuple[Reason, str]]:
-        """Does each request of the spec that was not done before, once what it concerns has no Job any more."""
+        """Does what the spec asks to make again, each request once what it concerns has no Job any more."""
         notices: list[tuple[Reason, str]] = []
-        for request in self.run.rerun:
-            if self._requests.get(request.id):
-                continue
-            key = f"runs/{self.run.name}/requests/{request.id}.json"
-            if request.id not in self._requests and self._tools.store.size(key) is not None:
-                self._requests[request.id] = True
-                continue
-            self._requests[request.id] = False
-            at_work = [job for name in self._concerned(request) for job in by_node.get(name, {}).values()]
-            at_work = [job for job in at_work if not job.finished]
+        while (request := self._requests.next()) is not None:
+            jobs = (job for name in self._requests.concerned(request) for job in by_node.get(name, {}).values())
+            at_work = [job for job in jobs if not job.finished]
             if at_work:
-                self._delete(job for job in at_work if not job.going)
+                self._settler.delete(job for job in at_work if not job.going)
                 break  # once they are gone; their going wakes the controller
-            text = self._carry_out(request)
-            self._tools.store.put(key, canonical_json({"id": request.id, "done": stamp(), "result": text}))
-            self._requests[request.id] = True
-            notices.append((Reason.RERUN, text))
+            notices.append((Reason.RERUN, self._requests.carry_out(request, self._resolver)))
+            self._fresh()
+            self._look({})
         return notices
-
-    def _waiting_for_requests(self) -> bool:
-        return any(not self._requests.get(each.id) for each in self.run.rerun)
-
-    def _concerned(self, request: Rerun) -> tuple[str, ...]:
-        if request.node is None or request.node not in self._graph.nodes:
-            return ()
-        return self._graph.downstream(request.node) if request.down else (request.node,)
-
-    def _carry_out(self, request: Rerun) -> str:
-        if request.node is None:
-            return "carried on, with earlier failures forgotten"
-        try:
-            count = forget(self._resolver, request.node, request.shards or (), request.down)
-        except StageError as error:
-            if error.code != ExitCode.BAD_SETTINGS:
-                raise
-            return f"request {request.id} cannot be carried out: {error}"
-        self._fresh()
-        self._look({})
-        return (
-            f"{request.node} is made again"
-            + (" with all that is made from it" if request.down else "")
-            + ("" if count else ": there was nothing of it yet")
-        )
 
     # Telling
 
@@ -386,7 +292,7 @@ class Keeper:
             started=frozenset(started),
             obstacles={**held, **trouble},
             failed={name: len(each.ended) for name, each in observed.items()},
-            requests=tuple(each.id for each in self.run.rerun if self._requests.get(each.id)),
+            requests=self._requests.done,
             notices=tuple(notices),
         )
 

@@ -10,7 +10,7 @@ from kubernetes import client
 
 from tests.cluster.access import fresh_namespace, open_cluster
 from tests.cluster.loop import Loop
-from tests.cluster.machine import check_programs, image_under_test
+from tests.cluster.machine import check_programs, controller_image, image_under_test
 from tests.cluster.release import Release
 
 
@@ -38,6 +38,11 @@ def release(cluster: client.ApiClient) -> Iterator[Release]:
 
 
 @pytest.fixture(scope="session")
-def loop(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Loop:
-    """The loop with real stages, begun: it goes on beside the tests of faults, outages included."""
-    return Loop(release, tmp_path_factory.mktemp("loop"))
+def loop(cluster: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    """The loop with real stages under the controller's own image, begun: it goes on beside the tests of faults."""
+    check_programs()
+    found = Release(f"montessori-loop-{uuid.uuid4().hex[:8]}", image_under_test(), controller_image())
+    try:
+        yield Loop(found, tmp_path_factory.mktemp("loop"))
+    finally:
+        found.close()

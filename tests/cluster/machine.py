@@ -17,6 +17,7 @@ import pytest
 from tests.cluster.access import CONTEXT_VARIABLE, unavailable
 
 IMAGE_VARIABLE = "MONTESSORI_TEST_IMAGE"
+CONTROLLER_VARIABLE = "MONTESSORI_CONTROLLER_IMAGE"
 
 REQUEST_S = 60.0  # one command
 START_S = 300.0  # a Deployment, its volumes and images included
@@ -59,9 +60,18 @@ def check_programs() -> None:
 
 def image_under_test() -> str:
     """Repository and tag (or digest) of the image that has the stages, the controller and tests/toy."""
-    named = os.environ.get(IMAGE_VARIABLE, "")
+    return _image(IMAGE_VARIABLE, "test")
+
+
+def controller_image() -> str:
+    """The controller's own image, as users have it."""
+    return _image(CONTROLLER_VARIABLE, "controller")
+
+
+def _image(variable: str, target: str) -> str:
+    named = os.environ.get(variable, "")
     if not named:
-        unavailable(f"{IMAGE_VARIABLE} names no image: the Dockerfile's target `test`, where the cluster can pull it")
+        unavailable(f"{variable} names no image: the Dockerfile's target `{target}`, where the cluster can pull it")
     return named
 
 

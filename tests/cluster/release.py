@@ -26,17 +26,21 @@ MEMORY = "320Mi"  # of a toy's pod: Python, pyarrow, and room for no more than t
 MODELS: Json = {"teacher": {"model": "builtin:smollm2"}, "student": {"model": "builtin:smollm2", "drop_layers": [3]}}
 
 
-def values(image: str, **changes: Any) -> Json:
-    """What a test sets of the chart's values."""
+def named(image: str) -> Json:
+    """An image, as the chart's values have it."""
     repository, _, digest = image.partition("@")
     tag = ""
     if not digest:
         repository, _, tag = image.rpartition(":")
-    named = {"repository": repository, "tag": tag, "digest": digest}
+    return {"repository": repository, "tag": tag, "digest": digest}
+
+
+def values(image: str, controller: str = "", **changes: Any) -> Json:
+    """What a test sets of the chart's values."""
     return {
         "crds": {"install": False},
-        "controller": {"image": named, "intervalSeconds": 3},
-        "stages": {"image": named, "flavor": "cpu", "pods": {"default": {"cpu": "20m", "memory": "3Gi"}}},
+        "controller": {"image": named(controller or image), "intervalSeconds": 3},
+        "stages": {"image": named(image), "flavor": "cpu", "pods": {"default": {"cpu": "20m", "memory": "3Gi"}}},
         "minio": {
             "enabled": True,
             "bucket": BUCKET,
@@ -56,16 +60,22 @@ def restricted_namespace(name: str) -> None:
 
 
 class Release:
-    """The chart, installed for the session; runs of it are told apart by their names."""
+    """The chart, installed for the session; runs of it are told apart by their names.
 
-    def __init__(self, namespace: str, image: str) -> None:
+    Args:
+        namespace: made for it.
+        image: of the stages.
+        controller: the controller's own image; without one it comes out of `image`, which knows toy graphs.
+    """
+
+    def __init__(self, namespace: str, image: str, controller: str = "") -> None:
         self.namespace = namespace
         self.image = image
         restricted_namespace(namespace)
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / "tailoringruns.yaml"))
         helm(
             "install", "test", str(CHART), "--namespace", namespace, "--values", "-", "--wait",
-            "--timeout", f"{START_S:.0f}s", given=json.dumps(values(image)), timeout=START_S + 30,
+            "--timeout", f"{START_S:.0f}s", given=json.dumps(values(image, controller)), timeout=START_S + 30,
         )  # fmt: skip
         self.deployments = {
             each["metadata"]["labels"].get("app.kubernetes.io/component", each["metadata"]["name"]): each

@@ -54,6 +54,23 @@ def test_the_controller_says_how_to_use_it_and_has_no_machine_learning_library()
     assert said("montessori-controller:dev", "python", "-c", script) == "[]\n"
 
 
+def test_the_controller_makes_a_graph_of_every_recipe() -> None:
+    script = """
+import yaml
+from pathlib import Path
+from flow.graph import build
+from flow.recipe import check_recipe
+import recipes
+for path in sorted(Path(recipes.__file__).parent.glob("*.yaml")):
+    recipe = check_recipe(yaml.safe_load(path.read_text()), {"name": path.stem}, where=path.name)
+    print(path.stem, len(build(recipe).nodes))
+"""
+    lines = said("montessori-controller:dev", "python", "-c", script).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        path.stem for path in sorted((REPOSITORY / "recipes").glob("*.yaml"))
+    ]
+
+
 def test_the_controller_knows_the_versions_of_the_stages_image() -> None:
     named = json.loads(said("montessori-controller:dev", "cat", "/app/stage-versions-cpu.json"))
     script = f"import json; from importlib.metadata import version; print(json.dumps([version(n) for n in {TELLING}]))"

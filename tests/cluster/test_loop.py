@@ -6,7 +6,6 @@ import json
 
 from stages.contract.logs import log_prefix, read_log
 from tests.cluster.loop import NAME, Loop
-from tests.cluster.release import Release
 from tests.cluster.tiny import RANKS
 
 # What an artifact holds of its own run: the report's figures are times.
@@ -20,31 +19,31 @@ def test_a_cluster_makes_what_one_machine_makes(loop: Loop) -> None:
     assert different == []
 
 
-def test_a_training_that_lost_a_pod_went_on_from_its_checkpoint(loop: Loop, release: Release) -> None:
+def test_a_training_that_lost_a_pod_went_on_from_its_checkpoint(loop: Loop) -> None:
     loop.cluster()
     assert set(loop.killed) == {"it1.dpo", "tailored.sft"}
     for node in loop.killed:
-        attempts = sum(1 for _ in release.store.list(f"runs/{NAME}/tasks/{node}-"))
+        attempts = sum(1 for _ in loop.release.store.list(f"runs/{NAME}/tasks/{node}-"))
         assert attempts == 2, node
         for pod in range(RANKS):
-            log = read_log(release.store, log_prefix(NAME, node, 2, 0, pod))
+            log = read_log(loop.release.store, log_prefix(NAME, node, 2, 0, pod))
             assert "going on from a checkpoint" in log, (node, pod)
 
 
-def test_influence_had_two_ranks_in_each_of_two_pods(loop: Loop, release: Release) -> None:
+def test_influence_had_two_ranks_in_each_of_two_pods(loop: Loop) -> None:
     loop.cluster()
-    jobs = release.jobs(NAME, "it1.influence")
+    jobs = loop.release.jobs(NAME, "it1.influence")
     assert [job["spec"]["completions"] for job in jobs] == [2]
-    assert release.artifact(NAME, "it1.influence").manifest.settings["ranks"] == RANKS
+    assert loop.release.artifact(NAME, "it1.influence").manifest.settings["ranks"] == RANKS
 
 
-def test_the_command_line_tells_of_the_run(loop: Loop, release: Release) -> None:
+def test_the_command_line_tells_of_the_run(loop: Loop) -> None:
     loop.cluster()
-    status = json.loads(release.cli("status", NAME, "-n", release.namespace, "-o", "json"))
+    status = json.loads(loop.release.cli("status", NAME, "-n", loop.release.namespace, "-o", "json"))
     assert {node["state"] for node in _nodes(status)} == {"done"}
-    log = release.cli("logs", NAME, "it1.curate", "-n", release.namespace)
+    log = loop.release.cli("logs", "it1.curate", "--run", NAME, "-n", loop.release.namespace)
     assert "done" in log
-    second = release.cli("logs", NAME, "it1.dpo", "--pod", "1", "-n", release.namespace)
+    second = loop.release.cli("logs", "it1.dpo", "--pod", "1", "--run", NAME, "-n", loop.release.namespace)
     assert "going on from a checkpoint" in second
 
 
