@@ -59,10 +59,11 @@ class TrainingSettings(StageSettings):
         ge=8,
         description="Longest row, prompt included; a longer one is dropped and counted, never cut.",
     )
-    dtype: Dtype = Field(
-        "bfloat16",
-        description="Precision of forward and backward. With bfloat16 DeepSpeed keeps master weights, moments and "
-        "accumulated gradients in fp32.",
+    dtype: Literal["auto"] | Dtype = Field(
+        "auto",
+        description="Precision of forward and backward; auto is bfloat16, and float32 on a CPU that only emulates it. "
+        "With bfloat16 DeepSpeed keeps master weights, moments and accumulated gradients in fp32. Pods of one training "
+        "on different processors need it named.",
     )
     seed: int = Field(42, ge=0, description="Seed of the order of the rows.")
 

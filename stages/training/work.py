@@ -13,6 +13,7 @@ from torch import Tensor
 from stages.contract.catalog import spec
 from stages.distributed import use_gloo
 from stages.influence.state import AdamState
+from stages.precision import training_dtype
 from stages.training.encode import Encoded, encode_pairs, encode_rows
 from stages.training.export import changed_share, fp32_weights, moments, own_dtype, write_model, write_state
 from stages.training.figures import heldout_figures, loss_curve, reward_curve
@@ -45,6 +46,7 @@ def work(job: Job) -> Outcome:
     """
     clock = _Clock()
     settings: Any = spec(job.stage).settings.model_validate(job.settings)
+    settings = settings.model_copy(update={"dtype": training_dtype(settings.dtype, job.device)})
     writes = os.environ["RANK"] == "0"
     job.checkpoints.mkdir(exist_ok=True)
 
@@ -89,6 +91,7 @@ def work(job: Job) -> Outcome:
     clock.lap("save")
     outcome = _outcome(job, settings, trainer, encoded)
     more: dict[str, Any] = {
+        "dtype": settings.dtype,
         "saved_dtype": str(dtype).removeprefix("torch."),
         "weights_changed": changed,
         "seconds": clock.rounded(),

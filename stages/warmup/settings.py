@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from stages.contract.spec import StageSpec
@@ -20,10 +22,11 @@ class WarmupSettings(TrainingSettings):
         Schedule(kind="rising"), description="The learning rate over the steps. The paper: rising to the end."
     )
     batch: int = Field(4, ge=1, description="Rows of one optimiser step. The paper: 4 a GPU.")
-    dtype: Dtype = Field(
+    dtype: Literal["auto"] | Dtype = Field(
         "float32",
-        description="Precision of forward and backward. Master weights and moments are fp32 either way, but bfloat16 "
-        "rounds the student's weights once before the first step.",
+        description="Precision of forward and backward; auto is bfloat16, and float32 on a CPU that only emulates it. "
+        "Master weights and moments are fp32 either way, but bfloat16 rounds the student's weights once before the "
+        "first step.",
     )
 
 

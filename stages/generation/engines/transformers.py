@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation.engines.base import CheckStop
 from stages.generation.engines.context import context_length
-from stages.generation.engines.precision import weights_dtype
 from stages.generation.request import Completion, FinishReason, Request, cut_at_stop, local_ids, too_long
 from stages.generation.settings import EngineSettings, SamplingSettings
+from stages.precision import weights_dtype
 
 
 @dataclass

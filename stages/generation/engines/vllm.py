@@ -37,7 +37,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         from vllm import LLM
 
-        from stages.generation.engines.precision import weights_dtype  # torch, once the environment is as it must be
+        from stages.precision import weights_dtype  # torch, once the environment is as it must be
 
         self._max_model_len = min(settings.max_model_len, context_length(model))
         options: dict[str, Any] = {
