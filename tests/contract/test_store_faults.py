@@ -86,6 +86,24 @@ def test_no_keys_at_all_say_which_variables_to_set(s3_store: Store, monkeypatch:
     assert str(error) == f"{s3_store.uri}: no S3 credentials (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
 
 
+def test_a_role_for_which_there_are_no_keys_is_told_from_keys_that_are_refused(
+    minio_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a pod on EKS whose role does not trust its ServiceAccount; this server trusts nobody's tokens."""
+    store = use_server(monkeypatch, minio_server.endpoint)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    token = tmp_path / "token"
+    token.write_text("a.b.c")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/montessori")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", minio_server.endpoint)
+    error = failing(lambda: store.get("a"))
+    assert error.code is ExitCode.BAD_SETTINGS
+    assert "no keys for the role of AWS_ROLE_ARN (AssumeRoleWithWebIdentity" in error.message
+    assert error.where == store.uri
+
+
 def test_half_a_pair_of_keys_is_no_pair(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     error = failing(lambda: s3_store.get("a"))

@@ -23,6 +23,7 @@ _WRONG_KEYS = {
     "SignatureDoesNotMatch",
 }
 _FORBIDDEN = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled"}
+_ROLES = {"AssumeRole", "AssumeRoleWithWebIdentity"}  # asked of another server, before the store is
 _CONFIGURATION = {
     "InvalidConfigError",
     "InvalidEndpoint",
@@ -78,6 +79,12 @@ def named(error: Exception, bucket: str, uri: str, key: str, patience_s: float) 
         return bad_settings("no S3 credentials", where=uri, hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if code == "NoSuchBucket":
         return bad_settings(f"there is no bucket {bucket!r}", where=uri, hint="create it, or name another")
+    if isinstance(cause, ClientError) and cause.operation_name in _ROLES and not passing(cause):
+        return bad_settings(
+            f"the cloud gives no keys for the role of AWS_ROLE_ARN ({cause.operation_name}: {code})",
+            where=uri,
+            hint="does the role trust this ServiceAccount?",
+        )
     if code in _WRONG_KEYS:
         return bad_settings(
             f"the S3 keys are refused ({code})",
