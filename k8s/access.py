@@ -145,15 +145,22 @@ def rerun(client: Client, name: str, node: str, shards: tuple[int, ...], down: b
     return _change(client, name, change)
 
 
-def controllers_store(client: Client) -> str | None:
-    """The URI of the store of the namespace's controller: from its ConfigMap, else from a run's status."""
+def controllers_settings(client: Client) -> dict[str, str]:
+    """What the chart tells the namespace's controller, from its ConfigMap; nothing where that cannot be read."""
     try:
         for each in client.list("configmaps", labels="app.kubernetes.io/part-of=montessori"):
-            found = each.get("data", {}).get(f"{PREFIX}STORE")
-            if found:
-                return str(found)
+            found = each.get("data", {})
+            if f"{PREFIX}STORE" in found:
+                return dict(found)
     except ApiError:
         pass  # not everybody may read them
+    return {}
+
+
+def controllers_store(client: Client) -> str | None:
+    """The URI of the store of the namespace's controller: from its ConfigMap, else from a run's status."""
+    if found := controllers_settings(client).get(f"{PREFIX}STORE"):
+        return found
     return next((str(uri) for each in runs(client) if (uri := status_of(each).get("store"))), None)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from flow.doctor import Check, store_checks
 from k8s import access
 from k8s.client import ApiError, Client
+from k8s.settings import PREFIX
 from stages.contract.clock import now
 from stages.contract.errors import StageError
 from stages.contract.store import open_store
@@ -38,8 +39,9 @@ def _runs(client: Client) -> Iterator[Check]:
 
 
 def _controller(client: Client) -> Iterator[Check]:
+    named = access.controllers_settings(client).get(f"{PREFIX}LEASE", "montessori-controller")
     try:
-        leases = [each for each in client.list("leases") if "montessori" in each["metadata"]["name"]]
+        leases = [each for each in client.list("leases") if each["metadata"]["name"] == named]
     except ApiError as error:
         yield Check("controller", "warning", f"its Lease cannot be read: {error.message}")
         return

@@ -14,6 +14,7 @@ from flow.pods import PodSettings
 from k8s import access, names
 from k8s.cli import main
 from k8s.client import Client, NoAnswer
+from k8s.lease import Lease
 from stages.contract.store import FileStore, Store
 from tests.k8s.driving import NAME, RECIPE, Driver, recipe, tools
 from tests.k8s.fake import Dies, FakeCluster, refusal
@@ -254,6 +255,17 @@ def test_doctor_looks_for_the_controller_and_its_store(cli: Any, cluster: FakeCl
     assert code == 1 and "none works in test" in out and "conditional put" in out
     code, out, _ = cli("doctor", "-o", "json")
     assert {each["name"] for each in json.loads(out)} == {"cluster", "runs", "controller", "store"}
+
+
+def test_doctor_finds_the_controller_of_a_release_of_any_name(cli: Any, cluster: FakeCluster, store: Store) -> None:
+    client = access.connect("test")
+    told = {"MONTESSORI_CONTROLLER_STORE": store.uri, "MONTESSORI_CONTROLLER_LEASE": "tailoring-controller"}
+    labels = {"app.kubernetes.io/part-of": "montessori"}
+    metadata = {"name": "tailoring-controller", "namespace": "test", "labels": labels}
+    client.create("configmaps", {"metadata": metadata, "data": told})
+    assert Lease(client, "tailoring-controller", "tailoring-7f9c").step()
+    code, out, _ = cli("doctor")
+    assert code == 0 and "tailoring-7f9c works" in out
 
 
 def test_plan_counts_with_the_versions_of_the_clusters_stages(
