@@ -18,6 +18,12 @@ app.kubernetes.io/name: montessori-{{ index . 1 }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 {{- end -}}
 
+{{/* Labels of one component's pods, without the chart's version: a new one alone restarts no pod. */}}
+{{- define "montessori.podLabels" -}}
+{{ include "montessori.selector" . }}
+app.kubernetes.io/part-of: montessori
+{{- end -}}
+
 {{/* An image with digest or tag: (list . .Values.stages.image) */}}
 {{- define "montessori.image" -}}
 {{- $root := index . 0 -}}
