@@ -27,6 +27,7 @@ OUTAGE_S = 30.0
 
 _CONTEXT = os.environ.get(CONTEXT_VARIABLE) or None
 KUBECTL = ["kubectl", *([f"--context={_CONTEXT}"] if _CONTEXT else [])]
+HELM = ["helm", *([f"--kube-context={_CONTEXT}"] if _CONTEXT else [])]
 
 Json = dict[str, Any]
 
@@ -42,8 +43,7 @@ def kubectl(*arguments: str, given: str | None = None, timeout: float = REQUEST_
 
 
 def helm(*arguments: str, given: str | None = None, timeout: float = REQUEST_S) -> str:
-    context = os.environ.get(CONTEXT_VARIABLE) or None
-    return run("helm", *(["--kube-context", context] if context else []), *arguments, given=given, timeout=timeout)
+    return run(*HELM, *arguments, given=given, timeout=timeout)
 
 
 def kubectl_json(*arguments: str) -> Json:
