@@ -180,6 +180,14 @@ def test_the_definition_is_upgraded_with_the_release_and_outlives_it(render: Ren
     assert not (CHART / "crds").exists()  # helm would install that, and never upgrade it
 
 
+def test_a_new_version_of_the_chart_alone_restarts_no_pod(render: Render) -> None:
+    deployments = [each for each in render(*EVERYTHING) if each["kind"] == "Deployment"]
+    assert len(deployments) == 2
+    for each in deployments:
+        told = set(each["spec"]["template"]["metadata"]["labels"])
+        assert not told & {"helm.sh/chart", "app.kubernetes.io/version"}
+
+
 def test_no_object_has_another_namespace(render: Render) -> None:
     for each in render(*EVERYTHING):
         if each["kind"] != "CustomResourceDefinition":

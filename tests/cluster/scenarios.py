@@ -11,10 +11,8 @@ import json
 import random
 import subprocess
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -27,6 +25,14 @@ NAMES = tuple(sorted(path.stem for path in (CHART / "ci").glob("*.yaml")))
 RELEASE = "chart"
 NOBODY = "https://127.0.0.1:9"  # of the pod itself: nothing listens there
 STORED = ("existing-secret", "kind", "minio", "monitoring")  # scenarios whose store is there
+_NO_QUEUE: Json = {"queue": None, "node_selector": {}, "tolerations": [], "shm": "64Mi"}
+# Runs that are begun with a scenario: what their pods ask for
+RUNS: dict[str, dict[str, Json]] = {
+    "monitoring": {"toy": {}},
+    "keys": {"no-store": {}},
+    "workload-identity": {"no-keys": {}},
+    "gpu": {"queued": {}, "no-room": _NO_QUEUE | {"gpus": 64}, "no-image": _NO_QUEUE | {"gpus": 0}},
+}
 _KEYS = "montessori-keys"  # the Secret that scenarios name; here with keys of the MinIO of scenario `kind`
 _SMALL: Json = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}}
 
@@ -69,27 +75,17 @@ class Scenarios:
                 f"--timeout={START_S:.0f}s", timeout=START_S + 10,
             )  # fmt: skip
 
-    def apply(self, name: str, run: str, pods: Mapping[str, Any] | None = None) -> None:
-        """Creates a toy run."""
-        asked = {"default": {"cpu": "10m", "memory": "320Mi", **(pods or {})}}
-        body = {
-            "apiVersion": "montessori.dev/v1alpha1",
-            "kind": "TailoringRun",
-            "metadata": {"name": run},
-            "spec": {"recipe": MODELS | {"about": MARK + '{"count": 8}', "run": {"pods": asked}}},
-        }
-        kubectl("create", "-n", self.namespace(name), "-f", "-", given=json.dumps(body))
-
-    def condition(self, name: str, run: str, kind: str, reason: str) -> Json:
-        """The condition of this type, once it has this reason."""
+    def condition(self, name: str, run: str, kind: str, reason: str, words: str) -> Json:
+        """The condition of this type, once it has this reason and says so much."""
 
         def found() -> Json | None:
             status = kubectl_json("get", "trun", run, "-n", self.namespace(name)).get("status", {})
             told = {each["type"]: each for each in status.get("conditions", ())}
-            assert told.get(kind, {}).get("reason") == reason, f"conditions: {told}"
-            return told[kind]
+            condition = told.get(kind, {})
+            assert condition.get("reason") == reason and words in condition["message"], f"conditions: {told}"
+            return condition
 
-        condition: Json = await_(found, START_S, f"{kind} of {run} to be {reason}")
+        condition: Json = await_(found, START_S, f"{kind} of {run} to be {reason}: {words}")
         return condition
 
     def close(self) -> None:
@@ -109,6 +105,12 @@ class Scenarios:
             input=changes, capture_output=True, text=True, timeout=START_S,
         )  # fmt: skip
         assert done.returncode == 0, f"{name}: {done.stderr}"
+        for run, pods in RUNS.get(name, {}).items():
+            asked = {"default": {"cpu": "10m", "memory": "320Mi", **pods}}
+            toy = MODELS | {"about": MARK + '{"count": 8}', "run": {"pods": asked}}
+            kind = {"apiVersion": "montessori.dev/v1alpha1", "kind": "TailoringRun"}
+            body = kind | {"metadata": {"name": run}, "spec": {"recipe": toy}}
+            kubectl("create", "-n", namespace, "-f", "-", given=json.dumps(body))
         return done.stderr
 
     def _bring_secrets(self, name: str) -> None:
