@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from kubernetes import client, config
@@ -91,10 +92,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for part in options.parts:
             store = open_store(f"{root}/{part}-{time.time():.0f}")
             with emptied_namespace(api, part) as namespace:
-                found.append(measured(part, namespace, planned[part], store))
+                line = measured(part, namespace, planned[part], store)
+            found.append(line | ({"indices": indices} if part == "wide" else {}))
     print(shown(found))
     return {
         "machine": describe(),
+        "here": urlsplit(api.configuration.host).hostname in ("127.0.0.1", "localhost"),
         "kubernetes": version,
         "nodes": len(nodes),
         "gpus": gpus,
@@ -173,7 +176,10 @@ def shown(parts: list[dict[str, Any]]) -> str:
     for each in parts:
         asked = ", ".join(f"{name} {count:g}" for name, count in each["requests_a_minute"].items())
         sizes = ", ".join(f"{name} {size:,}" for name, size in each["bytes"].items())
-        lines.append(f"{each['part']}: requests a minute: {asked}; bytes: {sizes}; attempts again: {each['again']}")
+        lines.append(f"{each['part']}: requests a minute: {asked}")
+        lines.append(
+            f"{each['part']}: bytes: {sizes}; attempts again: {each['again']}, results too late: {each['late']}"
+        )
     return "\n".join(lines)
 
 

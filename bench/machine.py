@@ -9,6 +9,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def save(name: str, case: str, line: dict[str, Any]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(line, indent=2) + "\n")
     return path
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    """What `save` has kept under this name, by case and machine."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
+
+
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table of docs/performance.md."""
+    lines = [header, tuple("---" if index == 0 else "---:" for index in range(len(header))), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
 
 
 def matmul_flops(size: int = 2048, seconds: float = 2.0, *, setting: str = "highest") -> float:

@@ -5,14 +5,14 @@ python -m bench.performance
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.machine import RESULTS
+from bench.machine import results, table
+from bench.simulated import cluster
 
 DOCS = Path(__file__).parent.parent / "docs"
 WAYS = ("published", "exact", "corrected", "two_stage", "first_order")
@@ -20,28 +20,20 @@ ABOUT = """<!-- written by python -m bench.performance from bench/results/: do n
 # Performance
 
 Every table is one run on one machine, its rows side by side in it; `make bench` measures again, and a result of another
-machine stands beside these. What is computed: [influence.md](influence.md).
+machine stands beside these. What is computed: [influence.md](influence.md). The controller is measured where KUBECONFIG
+names a cluster with KWOK's nodes: `make bench BENCH="cluster performance"`.
 """
 
 
 def main() -> int:
     """Write the page; 1 where there is nothing to write."""
-    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale(), *incontext()]
+    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale(), *cluster(), *incontext()]
     if len(parts) == 1:
         print("bench/results/ is empty: run make bench", file=sys.stderr)
         return 1
     (DOCS / "performance.md").write_text("\n".join(parts))
     print(f"wrote {DOCS / 'performance.md'}")
     return 0
-
-
-def results(name: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}-*.json"))]
-
-
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" if index == 0 else "---:" for index in range(len(header))), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
 
 
 def influence() -> Iterator[str]:

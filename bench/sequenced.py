@@ -85,6 +85,7 @@ def measured(name: str, namespace: str, recipes: Mapping[str, Any], store: Store
         "nodes": sum(len(graph.nodes) for graph in graphs.values()),
         "jobs": int(after.total("montessori_jobs_created_total")),
         "pods": stages.committed,
+        "late": stages.late,
         "again": len(tasks) - len({(run, node) for run, graph in graphs.items() for node in graph.nodes}),
         "seconds": round(seconds, 1),
         "handover_s": _summary(handovers),

@@ -53,16 +53,23 @@ def events(transport: HttpTransport, path: str, stop: threading.Event, **query: 
 
 
 class Stages:
-    """Commits the shard of every pod of one namespace once it runs, from threads of its own, until `close`."""
+    """Commits the shard of every pod of one namespace once it runs, from threads of its own, until `close`.
+
+    Attributes:
+        committed: shards so far.
+        late: pods that ended before their shard was there, as no stage's does: its sequencer tries it again.
+        fault: the first thing that went wrong.
+    """
 
     def __init__(self, transport: HttpTransport, namespace: str, store: Store) -> None:
-        self.committed = 0
-        self.fault: BaseException | None = None  # the first thing that went wrong
+        self.committed = self.late = 0
+        self.fault: BaseException | None = None
         self._store = store
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._tasks: dict[str, tuple[Task, Layout]] = {}
-        self._seen: set[str] = set()
+        self._seen: set[str] = set()  # pods by UID
+        self._done: set[str] = set()
         self._pool = ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="stage")
         # A pod enters this selection when it begins to run, and leaves it when it ends.
         running = events(
@@ -77,19 +84,24 @@ class Stages:
     def _listen(self, running: Iterator[tuple[str, Any, int]]) -> None:
         for kind, pod, _ in running:
             uid = pod["metadata"]["uid"]
-            if kind == "DELETED" or uid in self._seen:
+            if kind == "DELETED":
+                self.late += uid not in self._done
+            if uid in self._seen:
                 continue
             self._seen.add(uid)
             uri = pod["spec"]["containers"][0]["args"][0]
             index = int(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
             try:
-                self._pool.submit(self._work, uri, index)
+                self._pool.submit(self._work, uid, uri, index)
             except RuntimeError:  # closed meanwhile
                 return
 
-    def _work(self, uri: str, index: int) -> None:
+    def _work(self, uid: str, uri: str, index: int) -> None:
         try:
             self._commit(uri, index)
+            with self._lock:
+                self._done.add(uid)
+                self.committed += 1
         except Exception as error:  # the pool would keep it to itself
             self.fault = self.fault or error
 
@@ -105,8 +117,6 @@ class Stages:
         ended = Outcome(shard=shard, attempt=task.attempt, code=0, started=started, finished=stamp())
         key = outcome_key(task.run, task.node, task.attempt, shard)
         self._store.put(key, ended.model_dump_json().encode())
-        with self._lock:
-            self.committed += 1
 
     def _task(self, uri: str) -> tuple[Task, Layout]:
         with self._lock:
