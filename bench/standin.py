@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from k8s.client import ApiError, HttpTransport, NoAnswer
-from k8s.names import LABEL_MANAGED_BY, MANAGED_BY
+from k8s.names import OURS
 from stages.contract.chunks import ShardWriter
 from stages.contract.clock import stamp
 from stages.contract.ledger import Meter
@@ -29,7 +29,6 @@ from stages.contract.outcome import Outcome, outcome_key
 from stages.contract.store import Store
 from stages.contract.task import Task
 
-OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 SILENT_S = 120.0  # bookmarks come once a minute
 COMMITS_AT_ONCE = 4
 

@@ -123,9 +123,7 @@ class Client:
 
         Objects may come twice then: callers put them into a mapping by name.
         """
-        query = {"limit": str(PAGE)}
-        query |= {"labelSelector": labels} if labels else {}
-        query |= {"fieldSelector": fields} if fields else {}
+        query = _selection(PAGE, labels, fields)
         token = ""
         while True:
             try:
@@ -139,6 +137,11 @@ class Client:
             token = page.get("metadata", {}).get("continue", "")
             if not token:
                 return
+
+    def some(self, resource: str, most: int, *, labels: str = "", fields: str = "") -> tuple[list[Object], bool]:
+        """At most so many objects of a kind, and whether there are more."""
+        page = self._call("GET", resource, query=_selection(most, labels, fields))
+        return list(page.get("items", ())), bool(page.get("metadata", {}).get("continue"))
 
     def get(self, resource: str, name: str) -> Object | None:
         """An object, or None where there is none."""
@@ -236,6 +239,11 @@ class Client:
                 raise error
             self._sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def _selection(limit: int, labels: str, fields: str) -> dict[str, str]:
+    asked = {"limit": str(limit), "labelSelector": labels, "fieldSelector": fields}
+    return {key: value for key, value in asked.items() if value}
 
 
 def _retry_after(answer: Answer) -> float | None:

@@ -22,14 +22,13 @@ import structlog
 from k8s import names
 from k8s.client import ApiError, Client, NoAnswer, Object
 from k8s.metrics import Metrics
-from k8s.names import Reason
-from k8s.observe import JobView, Obstacle, job_view, obstacle
+from k8s.observe import JobView, Obstacle, job_view
 from k8s.one import OneRun
 from k8s.reconcile import Tools
 from k8s.status import Status
+from k8s.waiting import obstacles
 from stages.contract.errors import StageError
 
-OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 STUCK_S = 300.0  # a loop that has not come round for this long is not alive
 PEEK_S = 1.0  # between two looks at the store for what Jobs at work have made
 MOST_PEEKS = 16  # requests a second that this may cost: many runs are looked at less often
@@ -96,7 +95,7 @@ class Controller:
 
     def run(self) -> None:
         """Works until `stop`; every fault is logged and tried again."""
-        for resource, labels in ((names.PLURAL, ""), ("jobs", OURS)):
+        for resource, labels in ((names.PLURAL, ""), ("jobs", names.OURS)):
             threading.Thread(target=self._watch, args=(resource, labels), name=f"watch {resource}", daemon=True).start()
         while not self._stop.is_set():
             self._beat = time.monotonic()
@@ -142,27 +141,23 @@ class Controller:
     def sweep(self) -> None:
         """Lists every run, every Job and the pods that do not start, and gives each run a turn."""
         began = time.monotonic()
-        jobs: dict[str, dict[str, JobView]] = {}
-        waiting = False
-        for each in self._client.list("jobs", labels=OURS):
+        jobs: dict[str, JobView] = {}
+        for each in self._client.list("jobs", labels=names.OURS):
             view = job_view(each)
             if view is not None:
-                jobs.setdefault(view.run, {})[view.name] = view
-                waiting = waiting or (view.live and view.active > view.ready)
+                jobs[view.name] = view
         found = {str(each["metadata"]["name"]): each for each in self._client.list(names.PLURAL)}
-        obstacles = self._obstacles() if waiting else {}
+        held = obstacles(self._client, jobs.values())
         with self._lock:
             for gone in self._slots.keys() - found.keys():
                 del self._slots[gone]
+        of_runs: dict[str, list[JobView]] = {}
+        for view in jobs.values():
+            of_runs.setdefault(view.run, []).append(view)
         for name, each in found.items():
-            of_run = jobs.get(name, {})
-            held = {
-                job: obstacles[job]
-                for job, view in of_run.items()
-                # A Job of which some pods work has what it can get for now: no room for more is no obstacle.
-                if job in obstacles and not (view.ready and obstacles[job].reason is Reason.UNSCHEDULABLE)
-            }
-            self._submit(name, (each, list(of_run.values()), held), began)
+            of_run = of_runs.get(name, [])
+            in_the_way = {job.name: held[job.name] for job in of_run if job.name in held}
+            self._submit(name, (each, of_run, in_the_way), began)
         self._metrics.count_runs([each.get("status") or {} for each in found.values()])
         self._metrics.sweeps.observe(time.monotonic() - began)
 
@@ -181,14 +176,6 @@ class Controller:
     def wake_all(self) -> None:
         self._sweep_due = 0.0
         self._wake.set()
-
-    def _obstacles(self) -> dict[str, Obstacle]:
-        found: dict[str, Obstacle] = {}
-        for pod in self._client.list("pods", labels=OURS, fields="status.phase=Pending"):
-            each = obstacle(pod)
-            if each is not None:
-                found.setdefault(each.job, each)
-        return found
 
     def _submit(
         self, name: str, listed: tuple[Object, Sequence[JobView], Mapping[str, Obstacle]] | None, at: float
@@ -241,7 +228,7 @@ class Controller:
                 found = self._client.get(names.PLURAL, name)
                 if found is None:
                     return
-                raw = self._client.list("jobs", labels=f"{OURS},{names.LABEL_RUN}={name}")
+                raw = self._client.list("jobs", labels=f"{names.OURS},{names.LABEL_RUN}={name}")
                 views = {view.name: view for each in raw if (view := job_view(each)) is not None}
                 listed = (found, list(views.values()), slot.obstacles)
             slot.obstacles = listed[2]

@@ -22,6 +22,7 @@ MANAGED_BY = "montessori"  # value of LABEL_MANAGED_BY; what the controller list
 CONTAINER = "stage"  # the one container of a stage's pod
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+OURS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"  # selects them
 LABEL_RUN = f"{GROUP}/run"
 LABEL_NODE = f"{GROUP}/node"  # as the graph names it: it1.influence
 LABEL_ATTEMPT = f"{GROUP}/attempt"  # counted from 1; the task is runs/RUN/tasks/NODE-ATTEMPT.json

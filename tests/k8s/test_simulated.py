@@ -110,7 +110,8 @@ def test_the_page_tells_every_part_and_what_was_tried_again(tmp_path: Path, monk
         "part": "wide", "indices": 10_000, "runs": 1, "jobs": 19, "pods": 10_018, "late": 1, "again": 2,
         "seconds": 61.0, "handover_s": {"p50": 0.5, "p95": 1.25, "most": 3.0, "count": 18},
         "memory_mib": {"idle": 60, "peak": 99}, "cpu_s_a_minute": 1.5,
-        "requests_a_minute": {"GET jobs": 12.0, "PUT leases": 15.0}, "sweep_s": {"mean": 0.2, "p95_below": 0.5}, "bytes": {"run": 11_000, "job": 7_000, "task": 90_000},
+        "requests_a_minute": {"GET jobs": 12.0, "PUT leases": 15.0},
+        "sweep_s": {"mean": 0.2, "p95_below": 0.5}, "bytes": {"run": 11_000, "job": 7_000, "task": 90_000},
     }  # fmt: skip
     line = {
         "machine": "a machine", "here": True, "kubernetes": "v1.34.4", "nodes": 200, "gpus": 1600, "store": "folder",
