@@ -67,8 +67,9 @@ def main() -> int:
     except (Failed, Gone, ApiError, ApiException, StageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not options.quick:
-        save("cluster", f"{line['nodes']}-nodes", line)
+    except KeyboardInterrupt:
+        print("interrupted: its namespace is being removed", file=sys.stderr)
+        return 130
     print(json.dumps(line))
     missed = list(over_limits(line["parts"]))
     for each in missed:
@@ -77,6 +78,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Each part in a namespace of its own, one after the other; what was found, as JSON values."""
     api, version, nodes = connected()
     gpus = sum(int(each.status.allocatable.get("nvidia.com/gpu", 0)) for each in nodes)
     print(f"{describe()}, Kubernetes {version}, {len(nodes)} simulated nodes with {gpus} GPUs")
@@ -86,24 +88,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     wide = recipe | {"compare": [], "measure": False}
     wide["run"] = recipe["run"] | {"shards": {"influence": indices}}
     planned = {"few": numbered("few", few, recipe), "many": numbered("many", many, recipe), "wide": {"wide": wide}}
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        root = options.store or f"file://{folder}"
-        for part in options.parts:
-            store = open_store(f"{root}/{part}-{time.time():.0f}")
-            with emptied_namespace(api, part) as namespace:
-                line = measured(part, namespace, planned[part], store)
-            found.append(line | ({"indices": indices} if part == "wide" else {}))
-    print(shown(found))
-    return {
+    line: dict[str, Any] = {
         "machine": describe(),
         "here": urlsplit(api.configuration.host).hostname in ("127.0.0.1", "localhost"),
         "kubernetes": version,
         "nodes": len(nodes),
         "gpus": gpus,
         "store": "s3" if options.store else "folder",
-        "parts": found,
     }
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.store or f"file://{folder}"
+        for part in options.parts:
+            store = open_store(f"{root}/{part}-{time.time():.0f}")
+            with emptied_namespace(api, part) as namespace:
+                figures = measured(part, namespace, planned[part], store)
+            found.append(figures | ({"indices": indices} if part == "wide" else {}))
+            if not options.quick:  # what took a quarter of an hour is kept, whatever becomes of the next part
+                save("cluster", f"{len(nodes)}-nodes-{part}", line | {"parts": found[-1:]})
+    print(shown(found))
+    return line | {"parts": found}
 
 
 def connected() -> tuple[client.ApiClient, str, list[client.V1Node]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,12 @@ ASKED = ("GET jobs", "GET tailoringruns", "PATCH tailoringruns/status", "POST jo
 
 
 def cluster() -> Iterator[str]:
-    """A section for each machine and number of nodes."""
-    for each in results("cluster"):
+    """A section for each machine and cluster, with the parts that were measured there."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in results("cluster"):
+        known = found.setdefault(json.dumps(line | {"parts": []}, sort_keys=True), line | {"parts": []})
+        known["parts"] = [*known["parts"], *line["parts"]]
+    for each in found.values():
         yield (
             f"## The controller on {each['nodes']} simulated nodes\n\n"
             f"**{each['machine']}**{', the cluster on the same cores' if each['here'] else ''}: Kubernetes "

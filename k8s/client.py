@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from k8s import names
@@ -138,10 +138,10 @@ class Client:
             if not token:
                 return
 
-    def some(self, resource: str, most: int, *, labels: str = "", fields: str = "") -> tuple[list[Object], bool]:
+    def some(self, resource: str, most: int, *, labels: str = "", fields: str = "") -> tuple[Sequence[Object], bool]:
         """At most so many objects of a kind, and whether there are more."""
         page = self._call("GET", resource, query=_selection(most, labels, fields))
-        return list(page.get("items", ())), bool(page.get("metadata", {}).get("continue"))
+        return page.get("items", ()), bool(page.get("metadata", {}).get("continue"))
 
     def get(self, resource: str, name: str) -> Object | None:
         """An object, or None where there is none."""

@@ -30,7 +30,8 @@ def obstacles(client: Client, jobs: Iterable[JobView]) -> dict[str, Obstacle]:
     waiting = {job.name: job for job in jobs if job.live and job.active > job.ready}
     if not waiting:
         return {}
-    pods, more = client.some("pods", PAGE, labels=names.OURS, fields=_PENDING)
+    page, more = client.some("pods", PAGE, labels=names.OURS, fields=_PENDING)
+    pods = list(page)
     if more:
         heard_of = {_job(pod) for pod in pods}
         for name, job in waiting.items():
@@ -38,8 +39,8 @@ def obstacles(client: Client, jobs: Iterable[JobView]) -> dict[str, Obstacle]:
                 pods += client.some("pods", OF_A_JOB, labels=f"{names.LABEL_JOB_NAME}={name}", fields=_PENDING)[0]
     found: dict[str, Obstacle] = {}
     for pod in pods:
-        each, job = obstacle(pod), waiting.get(_job(pod))
-        if each is None or job is None or (each.reason is Reason.UNSCHEDULABLE and job.ready):
+        each, of = obstacle(pod), waiting.get(_job(pod))
+        if each is None or of is None or (each.reason is Reason.UNSCHEDULABLE and of.ready):
             continue
         if each.job not in found or found[each.job].reason is Reason.UNSCHEDULABLE:
             found[each.job] = each

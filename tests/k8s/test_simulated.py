@@ -105,7 +105,9 @@ def test_the_controllers_own_metrics_are_read_back() -> None:
     assert found.total("process_resident_memory_bytes") > 0
 
 
-def test_the_page_tells_every_part_and_what_was_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_has_one_section_a_cluster_with_every_part_and_what_was_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     part = {
         "part": "wide", "indices": 10_000, "runs": 1, "jobs": 19, "pods": 10_018, "late": 1, "again": 2,
         "seconds": 61.0, "handover_s": {"p50": 0.5, "p95": 1.25, "most": 3.0, "count": 18},
@@ -119,8 +121,11 @@ def test_the_page_tells_every_part_and_what_was_tried_again(tmp_path: Path, monk
     }  # fmt: skip
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     assert list(cluster()) == []
-    machine.save("cluster", "200-nodes", line)
+    machine.save("cluster", "200-nodes-wide", line)
+    many = {name: value for name, value in part.items() if name != "indices"} | {"part": "many", "runs": 50}
+    machine.save("cluster", "200-nodes-many", line | {"parts": [many]})
     text = "\n".join(cluster())
     assert "| a Job of 10,000 indices | 19 | 10,018 | 61 | 0.50 | 1.25 | 3.00 | 99 | 1.5 | 0.20 |" in text
     assert "| a Job of 10,000 indices | 12 | 0 | 0 | 0 | 0 | 0 | 15 | 11,000 | 7,000 | 90,000 |" in text
-    assert "2 attempts were made again; 1 results" in text
+    assert text.count("## ") == 1 and text.count("| 50 runs at once |") == 2
+    assert "4 attempts were made again; 2 results" in text
