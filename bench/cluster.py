@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 figures = measured(part, namespace, planned[part], store)
             found.append(figures | ({"indices": indices} if part == "wide" else {}))
             if not options.quick:  # what took a quarter of an hour is kept, whatever becomes of the next part
-                save("cluster", f"{len(nodes)}-nodes-{part}", line | {"parts": found[-1:]})
+                save("cluster", f"{len(nodes)}-nodes-{line['store']}-{part}", line | {"parts": found[-1:]})
     print(shown(found))
     return line | {"parts": found}
 

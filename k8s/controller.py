@@ -282,8 +282,8 @@ class Controller:
             self.wake(run)
         elif seen.get(uid) != mark:
             new, seen[uid] = uid not in seen, mark
-            # The first event of an object may be a mere change of its status; a new run or an ended Job never is.
-            if not new or kind == "ADDED" or resource == names.PLURAL or any(mark):
+            # A Job that is seen first while it works is one that the run itself has just created, or knows by a sweep.
+            if not new or resource == names.PLURAL or any(mark):
                 self.wake(run)
 
 
