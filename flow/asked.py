@@ -1,79 +1,181 @@
-"""How many generations scores, answers and judgements take, before anything is spent: at most, if every draft is new.
+"""What models are asked, before anything is spent: calls of the teacher, of judges and students, and their tokens.
 
-A judge's are requests to its server, where it has one. ARTE's are short: a few tokens of answer behind a question and
-its examples, and what these share is computed once (docs/stages/arte.md).
+A judge's calls are requests to its server, where it has one. ARTE's are short: a few tokens of answer behind a question
+and its examples, and what these share is computed, and counted, once where the engine caches it (docs/stages/arte.md).
+Calls and written tokens are upper bounds, read tokens estimates (`flow.counts`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flow.graph import Edge, Graph, Node
+from flow import counts
+from flow.counts import EXAMPLE_TOKENS, QUESTION_TOKENS, SHOWN_RATIONALE_TOKENS, TEMPLATE_TOKENS, rows_of, source
+from flow.graph import Graph, Node
 from flow.sources import count_rows
 from stages.evaluate.names import split_replica
+
+_ANSWER_TOKENS = 16  # of an answer that stands alone
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Generations of one node and where the number comes from."""
+    """Calls of one node, tokens that the model reads and writes for them, and where the number of calls comes from.
+
+    Attributes:
+        by: the server's model; empty where a model of the recipe does it on the run's own devices.
+    """
 
     node: str
-    generations: int
+    calls: int
+    read: int
+    written: int
     counted: str
+    by: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def asked(graph: Graph) -> list[Asked]:
-    """The nodes that ask students questions; without those whose number of questions only a file knows."""
-    return [each for node in graph.nodes.values() if (each := _of(graph, node)) is not None]
+    """The nodes that ask a model; without those whose number of questions only a file knows."""
+    return [each for node in graph.nodes.values() if (each := asked_of(graph, node)) is not None]
 
 
-def _of(graph: Graph, node: Node) -> Asked | None:
+def asked_of(graph: Graph, node: Node) -> Asked | None:
+    """What one node asks; None where it asks nothing, or nobody can know how much."""
+    count = _COUNTED.get(node.stage)
+    return count(graph, node) if count else None
+
+
+def _instructions(graph: Graph, node: Node) -> Asked:
     settings: Any = node.settings
-    if node.stage == "answers":
-        tasks: Any = _source(graph, node, "tasks").settings
-        questions = tasks.validation if settings.role == "validation" else tasks.test
-        if questions is None:
-            return None
-        count, shots = len(tasks.tasks), len(settings.shots)
-        told = f"{count} tasks x {questions} questions x {shots} numbers of examples"
-        return Asked(node.name, count * questions * shots, told)
-    if node.stage in ("replies", "winrate", "mtbench"):
-        return _judged(graph, node)
-    if node.stage == "incontext":
-        size: Any = _source(graph, node, "preference").settings
-        rows = _source(graph, node, "rows")
-        chosen: Any = _source(graph, rows, "instructions").settings
-        names = list(_task_names(graph, rows))
-        ways = sum(_ways(rows.settings, name) for name in names)
-        told = f"{ways * chosen.per_task:,} candidates x {size.size} questions"
-        return Asked(node.name, ways * chosen.per_task * size.size, told)
-    return None
+    calls = settings.prompts * settings.samples
+    prompt = counts.tokens(settings.template + settings.prefill) + settings.examples * EXAMPLE_TOKENS + TEMPLATE_TOKENS
+    return _asked(node, calls, calls * prompt, f"{settings.prompts:,} prompts x {settings.samples} outputs")
+
+
+def _questions(graph: Graph, node: Node) -> Asked:
+    settings: Any = node.settings
+    tasks: Any = source(graph, node, "seeds").settings
+    calls = len(tasks.tasks) * settings.prompts
+    prompt = counts.tokens(settings.template + settings.prefill) + settings.examples * QUESTION_TOKENS + TEMPLATE_TOKENS
+    return _asked(node, calls, calls * prompt, f"{len(tasks.tasks)} tasks x {settings.prompts:,} prompts")
+
+
+def _responses(graph: Graph, node: Node) -> Asked:
+    rows = rows_of(graph, node)
+    assert rows is not None
+    settings: Any = node.settings
+    shots = getattr(settings, "shots", 0) * (QUESTION_TOKENS + SHOWN_RATIONALE_TOKENS)
+    told = f"{rows.texts:,} {'instructions' if node.stage == 'responses' else 'questions'} x {rows.each}"
+    told += f" and {rows.others:,} for the warm-up" if rows.others else ""
+    return _asked(node, rows.made, rows.made * (rows.instruction + shots + TEMPLATE_TOKENS), told)
+
+
+def _judge(graph: Graph, node: Node) -> Asked | None:
+    rows = rows_of(graph, source(graph, node, "rows"))
+    assert rows is not None
+    settings: Any = node.settings
+    calls = rows.scored * settings.samples
+    prompt = counts.tokens(settings.template + settings.prefill) + rows.tokens + TEMPLATE_TOKENS
+    return _asked(node, calls, calls * prompt, f"{rows.scored:,} candidates x {settings.samples} ratings")
+
+
+def _loss(graph: Graph, node: Node) -> Asked:
+    """Nothing is written: the student reads each candidate once."""
+    rows = rows_of(graph, source(graph, node, "rows"))
+    assert rows is not None
+    settings: Any = node.settings
+    read = rows.scored * min(settings.max_tokens, rows.tokens + TEMPLATE_TOKENS)
+    return Asked(node.name, rows.scored, read, 0, f"{rows.scored:,} candidates, each read once")
+
+
+def _incontext(graph: Graph, node: Node) -> Asked:
+    settings: Any = node.settings
+    preference: Any = source(graph, node, "preference").settings
+    rows = rows_of(graph, source(graph, node, "rows"))
+    assert rows is not None
+    calls = rows.scored * preference.size
+    examples = (rows.scored if settings.engine.prefix_caching else calls) * (rows.tokens + TEMPLATE_TOKENS)
+    told = f"{rows.scored:,} candidates x {preference.size} questions"
+    written = calls * (settings.reasoning_tokens + _ANSWER_TOKENS)
+    return _asked(node, calls, examples + calls * QUESTION_TOKENS, told, written)
+
+
+def _answers(graph: Graph, node: Node) -> Asked | None:
+    settings: Any = node.settings
+    tasks: Any = source(graph, node, "tasks").settings
+    questions = tasks.validation if settings.role == "validation" else tasks.test
+    if questions is None:
+        return None
+    count, shots = len(tasks.tasks), settings.shots
+    calls = count * questions * len(shots)
+    # The examples of a task are the same for all of its questions.
+    shown = (count if settings.engine.prefix_caching else count * questions) * sum(shots)
+    read = calls * (QUESTION_TOKENS + TEMPLATE_TOKENS) + shown * (QUESTION_TOKENS + SHOWN_RATIONALE_TOKENS)
+    told = f"{count} tasks x {questions} questions x {len(shots)} numbers of examples"
+    return _asked(node, calls, read, told, calls * (settings.reasoning_tokens + _ANSWER_TOKENS))
+
+
+def _replies(graph: Graph, node: Node) -> Asked | None:
+    """A later turn reads the ones before it."""
+    found = _benchmark(graph, source(graph, node, "questions"))
+    if found is None:
+        return None
+    settings: Any = node.settings
+    questions, turns = found
+    once = QUESTION_TOKENS + settings.sampling.max_tokens
+    read = questions * sum(turn * once + QUESTION_TOKENS + TEMPLATE_TOKENS for turn in range(turns))
+    return _asked(node, questions * turns, read, _told(questions, turns))
 
 
 def _judged(graph: Graph, node: Node) -> Asked | None:
-    """Replies to the questions of a benchmark, or a judge's verdicts or grades of them."""
-    if node.stage == "replies":
-        questions = _questions(graph, _source(graph, node, "questions"))
-        return None if questions is None else Asked(node.name, math.prod(questions), f"{_told(*questions)}")
+    """Verdicts or grades of every student's replies."""
     replies = [name for name in node.inputs if name.startswith("replies.")]
-    questions = _questions(graph, _source(graph, _source(graph, node, replies[0]), "questions"))
-    if questions is None:
+    answered = source(graph, node, replies[0])
+    found = _benchmark(graph, source(graph, answered, "questions"))
+    if found is None:
         return None
-    if node.stage == "mtbench":
-        return Asked(node.name, len(replies) * math.prod(questions), f"{len(replies)} students x {_told(*questions)}")
     settings: Any = node.settings
+    reply: int = answered.settings.sampling.max_tokens  # type: ignore[attr-defined]
+    questions, turns = found
+    prompt = counts.tokens(settings.template) + TEMPLATE_TOKENS
+    if node.stage == "mtbench":
+        talks = len(replies) * questions
+        read = talks * sum(prompt + turn * (QUESTION_TOKENS + reply) for turn in range(1, turns + 1))
+        return _asked(node, talks * turns, read, f"{len(replies)} students x {_told(*found)}")
     others = sum(split_replica(name.removeprefix("replies."))[0] != settings.baseline for name in replies)
-    told = f"{others} students against {settings.baseline} x {questions[0]} questions x 2 orders"
-    return Asked(node.name, 2 * others * questions[0], told)
+    calls = 2 * others * questions
+    told = f"{others} students against {settings.baseline} x {questions} questions x 2 orders"
+    return _asked(node, calls, calls * (prompt + QUESTION_TOKENS + 2 * reply), told)
 
 
-def _questions(graph: Graph, node: Node) -> tuple[int, int] | None:
+_COUNTED: Mapping[str, Callable[[Graph, Node], Asked | None]] = {
+    "instructions": _instructions,
+    "questions": _questions,
+    "responses": _responses,
+    "rationales": _responses,
+    "judge": _judge,
+    "loss": _loss,
+    "incontext": _incontext,
+    "answers": _answers,
+    "replies": _replies,
+    "winrate": _judged,
+    "mtbench": _judged,
+}
+
+
+def _asked(node: Node, calls: int, read: int, counted: str, written: int | None = None) -> Asked:
+    settings: Any = node.settings
+    most = calls * settings.sampling.max_tokens if written is None else written
+    return Asked(node.name, calls, math.ceil(read), most, counted, settings.engine.model or "")
+
+
+def _benchmark(graph: Graph, node: Node) -> tuple[int, int] | None:
     """(questions, turns of each), where they can be counted without a network."""
     settings: Any = node.settings
     if settings.which == "mtbench":
@@ -81,7 +183,7 @@ def _questions(graph: Graph, node: Node) -> tuple[int, int] | None:
     elif settings.winrate is not None:
         rows, turns = count_rows(settings.winrate), 1
     else:
-        prepare: Any = _source(graph, node, "reference").settings
+        prepare: Any = source(graph, node, "reference").settings
         every, turns = count_rows(prepare.reference), 1
         rows = None if every is None else every - round(every * prepare.probe_share)
     limits = [each for each in (rows, settings.limit) if each is not None]
@@ -90,22 +192,3 @@ def _questions(graph: Graph, node: Node) -> tuple[int, int] | None:
 
 def _told(questions: int, turns: int) -> str:
     return f"{questions} questions" + (f" x {turns} turns" if turns > 1 else "")
-
-
-def _task_names(graph: Graph, rows: Node) -> Iterator[str]:
-    tasks: Any = _source(graph, rows, "seeds").settings
-    yield from tasks.tasks
-
-
-def _ways(settings: Any, task: str) -> int:
-    """Rationales of each question."""
-    if settings.style == "naive":
-        return int(settings.samples)
-    prompts = settings.of_task(task)
-    return len(prompts.reasoning) if prompts else 0
-
-
-def _source(graph: Graph, node: Node, name: str) -> Node:
-    edge = node.inputs[name]
-    assert isinstance(edge, Edge)
-    return graph.nodes[edge.node]

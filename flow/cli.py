@@ -87,44 +87,13 @@ def init(
 @app.command()
 def plan(recipe: RecipePath, store: StoreUri = None, set_: Overrides = None, output: Output = "table") -> None:
     """Show what a run would do and cost, before anything is spent."""
-    from flow.asked import asked
-    from flow.cost import METHODS
-    from flow.plan import costs, past_runs, summary
-    from flow.plan import plan as make
-    from flow.screen import duration
+    from flow.planned import planned, show
 
-    session = _open(recipe, store, set_, write=False)
-    past = past_runs(session.graph, session.store)
-    lines = make(session.graph, session.store, past)
-    influence = costs(session.graph, past, lines)
-    questions = asked(session.graph)
+    found = planned(_open(recipe, store, set_, write=False))
     if is_json(output):
-        nodes = [each.as_json() for each in lines]
-        costed = [each.as_json() for each in influence]
-        generations = [each.as_json() for each in questions]
-        told = {"nodes": nodes, "influence": costed, "generations": generations}
-        print_json({"run": session.graph.run, "store": session.store.uri, **told})
-        return
-    rows = [
-        (each.node, each.state, each.why, str(each.shards), "?" if each.seconds is None else duration(each.seconds))
-        for each in lines
-    ]
-    table(f"{session.graph.run} in {session.store.uri}", ("node", "state", "why", "shards", "estimate"), rows)
-    print(summary(lines))
-    if questions:
-        counted = [(each.node, f"{each.generations:,}", each.counted) for each in questions]
-        heads = ("node", "generations", "counted as")
-        table("answers and judgements to be generated, at most", heads, counted)
-    if influence:
-        cells: dict[tuple[str, int], list[str]] = {}
-        for each in influence:
-            row = cells.setdefault((each.node, each.responses), [str(each.responses), f"{each.candidates:,}"])
-            row.append(duration(each.seconds) + (" *" if each.chosen else ""))
-        columns = ("node", "responses", "scores", *METHODS)
-        table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
-        print(f"* as the recipe says; on one device, assuming {influence[0].assumed}")
-    elif any(each.stage == "influence" and each.state != "cached" for each in lines):
-        print("what measuring influence will cost is known once the student is here: its name does not say its size")
+        print_json(found.as_json())
+    else:
+        show(found, table)
 
 
 @app.command()

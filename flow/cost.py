@@ -21,13 +21,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from flow.counts import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, rows_of, source
 from flow.graph import Edge, Graph, Node
 from stages.contract.devices import visible_gpus
 from stages.contract.manifest import Manifest
-from stages.curate.settings import WARMUP_SHARE
 from stages.models.settings import BUILTIN, ModelSource, installed_folder
 from stages.prepare.settings import BUILTIN as BUNDLED
-from stages.prepare.settings import PrepareSettings, bundled_path
+from stages.prepare.settings import bundled_path
 
 METHODS = ("exact", "two_stage", "first_order")
 MORE_RESPONSES = 4
@@ -35,9 +35,7 @@ MORE_RESPONSES = 4
 # Floating-point operations and bytes a second, where no past run tells: two cores of a server, a GPU with TF32.
 _CPU_CORE_FLOPS, _CPU_BYTES = 8e10, 2e10
 _GPU_FLOPS, _GPU_BYTES = 1.5e14, 1.5e12
-_CHARACTERS_A_TOKEN = 4.5
 _UNKNOWN_ROWS, _UNKNOWN_TOKENS = 256, 540  # the paper's reference set
-_TEMPLATE_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -114,34 +112,30 @@ def _count(config: dict[str, Any], dropped: int) -> float:
 def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
     student = _student(graph, node)
     found = parameters(student) if student else None
-    chain = _chain(graph, node)
-    if found is None or chain is None:
+    responses = source(graph, node, "rows")
+    made = rows_of(graph, responses)
+    if found is None or made is None:
         return
     size, known_by = found
-    instructions, curate, responses, prepare = chain
-    rows, row_tokens, reference_by = _reference(prepare)
+    curated = source(graph, responses, "instructions")
+    samples = source(graph, curated, "instructions").settings.model_dump()["samples"]
+    rows, row_tokens, reference_by = reference_rows(source(graph, node, "reference").settings)
     settings = node.settings.model_dump()
-    written = instructions["prompts"] * instructions["samples"]
-    kept = min(written, curate["most_rows"] or written)
-    role = curate["role"]
-    if role != "train":
-        share = curate["warmup_share"] or WARMUP_SHARE
-        kept = max(0, kept - (curate["warmup_rows"] or round(kept * share)))
-    usual = responses["train_samples"] if role == "train" else responses["samples"]
-    tokens = min(settings["max_tokens"], responses["sampling"]["max_tokens"] + _TEMPLATE_TOKENS)
+    tokens = min(settings["max_tokens"], made.response + TEMPLATE_TOKENS)
     how = speed(past)
     assumed = f"{size / 1e6:,.0f}M parameters by {known_by}; {reference_by}; {how.source}"
-    counts = [usual, MORE_RESPONSES] if usual < MORE_RESPONSES and role != "train" else [usual]
+    trains = curated.settings.model_dump()["role"] == "train"
+    counts = [made.each, MORE_RESPONSES] if made.each < MORE_RESPONSES and not trains else [made.each]
     for each, method in product(counts, METHODS):
-        candidates = kept * each
+        candidates = made.texts * each
         step, whole = 6 * size * tokens, 2 * size * rows * min(row_tokens, settings["max_tokens"])
         moved = (16 + 4 * settings["gradient_groups"]) * size
         flops = candidates * step + (0.0 if method == "exact" else 3 * whole) + whole
         seconds = flops / how.flops + candidates * moved / how.bytes
-        ends = _exact_share(settings, instructions["samples"]) if method == "two_stage" else float(method == "exact")
+        ends = _exact_share(settings, samples) if method == "two_stage" else float(method == "exact")
         part = _pass_share(settings, rows) if method == "two_stage" else 1.0
         more = candidates * ends * (whole * part + (step if method == "two_stage" else 0.0))
-        chosen = method == settings["method"] and each == usual
+        chosen = method == settings["method"] and each == made.each
         total, time = flops + more, seconds + more / how.flops
         yield ProbeCost(node.name, method, chosen, each, candidates, total, time, assumed)
 
@@ -165,32 +159,16 @@ def _student(graph: Graph, node: Node) -> ModelSource | None:
     return student
 
 
-def _chain(graph: Graph, node: Node) -> tuple[dict[str, Any], ...] | None:
-    """Settings of the stages that the node's candidates come from: instructions, curate, responses, prepare."""
-    found = []
-    at = node
-    for name, stage in (("rows", "responses"), ("instructions", "curate"), ("instructions", "instructions")):
-        edge = at.inputs.get(name)
-        if not isinstance(edge, Edge) or graph.nodes[edge.node].stage != stage:
-            return None
-        at = graph.nodes[edge.node]
-        found.append(at.settings.model_dump())
-    edge = node.inputs["reference"]
-    if not isinstance(edge, Edge):
-        return None
-    return (*reversed(found), graph.nodes[edge.node].settings.model_dump())
-
-
-def _reference(prepare: dict[str, Any]) -> tuple[int, float, str]:
-    """(rows to probe with, tokens of one, how that is known)."""
-    settings = PrepareSettings.model_validate(prepare)
+def reference_rows(settings: Any, *, heldout: bool = False) -> tuple[int, float, str]:
+    """(rows to probe with, or held out; tokens of one; how that is known) by the settings of `prepare`."""
     source = settings.reference
+    share = 1 - settings.probe_share if heldout else settings.probe_share
     path = bundled_path(source.uri) if source.uri.startswith(BUNDLED) else Path(source.uri)
     readable = path.suffix in (".jsonl", ".ndjson") and path.is_file()
     texts = path.read_text().splitlines()[: source.limit] if readable else []
     if texts:
-        rows = round(len(texts) * settings.probe_share)
-        tokens = sum(map(len, texts)) / len(texts) / _CHARACTERS_A_TOKEN + _TEMPLATE_TOKENS
+        rows = round(len(texts) * share)
+        tokens = sum(map(len, texts)) / len(texts) / CHARACTERS_A_TOKEN + TEMPLATE_TOKENS
         return max(1, rows), tokens, f"{rows} reference rows of about {tokens:.0f} tokens"
-    rows = round((source.limit or _UNKNOWN_ROWS) * settings.probe_share)
+    rows = round((source.limit or _UNKNOWN_ROWS) * share)
     return rows, _UNKNOWN_TOKENS, f"{rows} reference rows of {_UNKNOWN_TOKENS} tokens, which is a guess"

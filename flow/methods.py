@@ -11,9 +11,11 @@ from typing import Literal, get_args
 Signal = Literal["influence", "judge", "loss", "random"]
 Update = Literal["dpo", "reseed"]
 Baseline = Literal["self-instruct", "self-reward", "llm2llm", "bootstrap", "random", "no-finetuning"]
+Scored = Signal | Literal["incontext"]  # ARTE's own is for no other method
 SIGNALS: tuple[Signal, ...] = get_args(Signal)
 
 TAILORED = "tailored"  # the branch that a recipe is about
+SELF_INSTRUCT: Baseline = "self-instruct"
 UNTRAINED = "no-finetuning"
 
 # Signals whose scores have no sign: 0 says neither good nor bad.
@@ -24,8 +26,13 @@ UNSIGNED: tuple[Signal, ...] = ("judge", "loss")
 class Method:
     """A signal, and whether DPO trains the teacher on it or its best instructions become seeds."""
 
-    signal: Signal
+    signal: Scored
     update: Update
+
+
+def own_method(kind: str, signal: Signal, update: Update) -> Method:
+    """The recipe's own: `kind` is its `method`."""
+    return Method("incontext", "dpo") if kind == "arte" else Method(signal, update)
 
 
 def method_of(baseline: str, own: Method) -> Method | None:

@@ -1,13 +1,13 @@
-"""What a run would do, before anything is spent: cached, partly done or to run; estimates are from past manifests."""
+"""What a run would do, before anything is spent: cached, partly done or to run, and about how long it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
 from flow.cost import ProbeCost, probe_costs
+from flow.estimate import Estimate
 from flow.graph import Graph
 from flow.resolve import Resolver
 from flow.screen import duration
@@ -22,7 +22,12 @@ _SAMPLE = 20  # manifests of one stage that an estimate looks at
 
 @dataclass(frozen=True)
 class PlanLine:
-    """One node of a plan. `seconds` is wall-clock for one device, None where no past run tells."""
+    """One node of a plan.
+
+    Attributes:
+        seconds: wall-clock for one device; None where nothing tells.
+        past: whether that is from past runs in this store, not from arithmetic (`flow.estimate`).
+    """
 
     node: str
     stage: str
@@ -30,6 +35,7 @@ class PlanLine:
     why: str
     shards: int
     seconds: float | None
+    past: bool
     about: str
 
     def as_json(self) -> dict[str, Any]:
@@ -41,25 +47,18 @@ def past_runs(graph: Graph, store: Store) -> Past:
     return {stage: list(_past(store, stage)) for stage in {"audit", *(node.stage for node in graph.nodes.values())}}
 
 
-def plan(graph: Graph, store: Store, past: Past) -> list[PlanLine]:
-    """A line for each node, in order; nothing is written."""
+def plan(graph: Graph, store: Store, known: Mapping[str, Estimate]) -> list[PlanLine]:
+    """A line for each node, in order; nothing is written. `known` are estimates as if nothing were cached."""
     resolver = Resolver(graph, store)
     resolver.look()
     lines = []
     for node in graph.nodes.values():
         state, why, share = _state(resolver, node.name)
-        seconds = None if state == "cached" else _estimate(past[node.stage], share)
-        lines.append(
-            PlanLine(
-                node.name,
-                node.stage,
-                state,
-                why,
-                node.shards,
-                0.0 if state == "cached" else seconds,
-                spec(node.stage).about,
-            )
-        )
+        found = known.get(node.name)
+        seconds = round(found.seconds * share, 1) if found else None
+        seconds = 0.0 if state == "cached" else seconds
+        past = found.past if found else False
+        lines.append(PlanLine(node.name, node.stage, state, why, node.shards, seconds, past, spec(node.stage).about))
     return lines
 
 
@@ -70,16 +69,20 @@ def costs(graph: Graph, past: Past, lines: list[PlanLine]) -> list[ProbeCost]:
 
 
 def summary(lines: list[PlanLine]) -> str:
-    """A sentence on what is there, what the rest takes, and what no past run tells of."""
+    """A sentence on what is there, what the rest takes, and what nothing tells of."""
     to_run = [each for each in lines if each.state != "cached"]
-    known = [each.seconds for each in to_run if each.seconds is not None]
+    known = [each for each in to_run if each.seconds is not None]
     text = f"{len(lines) - len(to_run)} of {len(lines)} nodes are cached"
     if not to_run:
         return f"{text}: there is nothing to do"
     if not known:
         return f"{text}; how long the rest takes will be known once this store has seen such stages"
-    unknown = len(to_run) - len(known)
-    rest = f"; the rest takes about {duration(sum(known))}, going by past runs in this store"
+    unknown, guessed = len(to_run) - len(known), sum(not each.past for each in known)
+    going_by = "past runs in this store"
+    if guessed:
+        going_by = f"{going_by} and, for {guessed} nodes, by arithmetic (~)" if guessed < len(known) else "arithmetic"
+    seconds = sum(each.seconds or 0.0 for each in known)
+    rest = f"; the rest takes about {duration(seconds)}, going by {going_by}"
     return text + rest + (f" ({unknown} nodes are not in this figure)" if unknown else "")
 
 
@@ -107,9 +110,3 @@ def _past(store: Store, stage: str) -> Iterator[Manifest]:
         found = read_manifest(store, key.removesuffix("/manifest.json"))
         if found is not None:
             yield found
-
-
-def _estimate(past: list[Manifest], share: float) -> float | None:
-    """The median of what this stage took in this store before; settings differ, so it is an order of magnitude."""
-    seconds = [each.ledger.total_seconds for each in past if each.ledger.total_seconds]
-    return round(median(seconds) * share, 1) if seconds else None

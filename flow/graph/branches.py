@@ -8,7 +8,7 @@ from typing import Any
 
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.iteration import Iterated, iterate, shown
-from flow.graph.model import Edge, Source
+from flow.graph.model import Edge, Source, upstream
 from flow.graph.students import Replicas, train
 from flow.methods import TAILORED, UNTRAINED, Method, method_of
 from stages.contract.spec import StageSettings
@@ -116,6 +116,6 @@ def _budgeted(builder: Builder, datasets: dict[str, Edge]) -> dict[str, Edge]:
 def _costs(builder: Builder, name: str, rows: Edge) -> dict[str, Source]:
     """A branch's nodes as inputs: those behind its teacher and seeds, and those of its final data."""
     final: Sequence[str] = (f"{name}.instructions", f"{name}.curate", rows.node)
-    before = builder.upstream(final[0])
+    before = upstream(builder.nodes, final[0])
     inputs: dict[str, Source] = {f"before.{name}.{each}": Edge(each) for each in before}
     return inputs | {f"final.{name}.{each}": Edge(each) for each in final}

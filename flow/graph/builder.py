@@ -36,14 +36,6 @@ class Builder:
                 return Edge(node.name)
         return self.add(name, stage, inputs, settings)
 
-    def upstream(self, name: str) -> list[str]:
-        """Everything that a node is made from, in order, itself left out."""
-        wanted = set(self.nodes[name].needs)
-        for node in reversed(self.nodes.values()):
-            if node.name in wanted:
-                wanted.update(node.needs)
-        return [each for each in self.nodes if each in wanted]
-
     def _node(self, name: str, stage: str, inputs: Mapping[str, Source], settings: StageSettings | None) -> Node:
         chosen = settings if settings is not None else self.recipe.section(stage)
         branch = name.partition(".")[0] if "." in name else "run"

@@ -12,7 +12,7 @@ from typing import Any
 
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
-from flow.methods import TAILORED, UNSIGNED, Method, Signal
+from flow.methods import TAILORED, UNSIGNED, Method, Scored
 from stages.contract.spec import StageSettings
 
 
@@ -111,7 +111,7 @@ def _warm_up(builder: Builder, candidates: _Candidates, last: Iterated, audits: 
 
 
 def _score(
-    builder: Builder, candidates: _Candidates, signal: Signal, last: Iterated, control_of: tuple[Edge, ...]
+    builder: Builder, candidates: _Candidates, signal: Scored, last: Iterated, control_of: tuple[Edge, ...]
 ) -> Edge:
     """The node of one signal on a round's candidates."""
     recipe = builder.recipe

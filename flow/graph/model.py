@@ -54,7 +54,20 @@ class Graph:
                 found.add(node.name)
         return tuple(each for each in self.nodes if each in found)
 
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Everything that a node is made from, in order, itself left out."""
+        return upstream(self.nodes, name)
+
     def node(self, name: str) -> Node:
         if name not in self.nodes:
             raise bad_settings(f"the run has no node {name!r}", where=self.run, hint=f"it has {', '.join(self.nodes)}")
         return self.nodes[name]
+
+
+def upstream(nodes: Mapping[str, Node], name: str) -> tuple[str, ...]:
+    """Of nodes in order, those that one is made from, itself left out."""
+    wanted = set(nodes[name].needs)
+    for node in reversed([*nodes.values()]):
+        if node.name in wanted:
+            wanted.update(node.needs)
+    return tuple(each for each in nodes if each in wanted)

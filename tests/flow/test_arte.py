@@ -151,8 +151,8 @@ def test_a_plan_counts_the_generations_of_the_paper(tmp_path: Path) -> None:
         each.node: each
         for each in asked(open_recipe(RECIPES / "arte-gemma-2b.yaml", str(tmp_path), [], write=False).graph)
     }
-    assert found["it1.incontext"].generations == 920_000
-    assert found["panel.gemma-2b"].generations == 23 * 100 * 4
+    assert found["it1.incontext"].calls == 920_000
+    assert found["panel.gemma-2b"].calls == 23 * 100 * 4
     assert "base.answers" not in found, "how many test questions there are only the files know"
 
 

@@ -135,7 +135,7 @@ def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: P
 
 def test_a_plan_counts_replies_and_judgements(tmp_path: Path) -> None:
     found = graph(tmp_path, compare=["self-instruct"], seeds=[1, 2], benchmarks=["winrate", "mtbench"])
-    counted = {each.node: each.generations for each in asked(found)}
+    counted = {each.node: each.calls for each in asked(found)}
     assert counted["winrate.replies-tailored-seed-1"] == 40  # half of the 80 bundled reference rows
     assert counted["winrate.judge"] == 3 * 40 * 2  # the untrained student and two replicas, in both orders
     assert counted["mtbench.judge"] == 5 * 8 * 2

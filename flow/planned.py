@@ -1,0 +1,119 @@
+"""A plan as a whole: nodes, calls, what measuring influence takes, and compared methods at their budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flow.asked import Asked, asked
+from flow.compared import MethodCost, matched, method_costs
+from flow.cost import METHODS, ProbeCost
+from flow.estimate import estimates
+from flow.plan import PlanLine, costs, past_runs, plan, summary
+from flow.screen import duration
+from flow.session import Session
+
+
+class ShowTable(Protocol):
+    """What prints a table: title, column heads, rows of cells."""
+
+    def __call__(self, title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything that a plan tells. `matched` is empty where nothing is compared."""
+
+    run: str
+    store: str
+    lines: list[PlanLine]
+    influence: list[ProbeCost]
+    calls: list[Asked]
+    methods: list[MethodCost]
+    matched: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "store": self.store,
+            "nodes": [each.as_json() for each in self.lines],
+            "influence": [each.as_json() for each in self.influence],
+            "calls": [each.as_json() for each in self.calls],
+            "matched": self.matched,
+            "methods": [each.as_json() for each in self.methods],
+        }
+
+
+def planned(session: Session) -> Planned:
+    """The plan of a recipe in its store; nothing is written."""
+    graph = session.graph
+    past = past_runs(graph, session.store)
+    known = estimates(graph, past)
+    lines = plan(graph, session.store, known)
+    open_nodes = {each.node for each in lines if each.state != "cached"}
+    return Planned(
+        graph.run,
+        session.store.uri,
+        lines,
+        costs(graph, past, lines),
+        [each for each in asked(graph) if each.node in open_nodes],
+        method_costs(session.recipe, graph, {name: each.seconds for name, each in known.items()}),
+        matched(session.recipe),
+    )
+
+
+def show(found: Planned, table: ShowTable) -> None:
+    """Prints a plan for people."""
+    rows = [(each.node, each.state, each.why, str(each.shards), _estimate(each)) for each in found.lines]
+    table(f"{found.run} in {found.store}", ("node", "state", "why", "shards", "estimate"), rows)
+    print(summary(found.lines))
+    if found.calls:
+        heads = ("node", "calls", "tokens read, about", "written, at most", "counted as", "server's model")
+        counted = [(each.node, *map(_number, (each.calls, each.read, each.written)), each.counted, each.by)
+                   for each in found.calls]  # fmt: skip
+        table("what models are asked, at most", heads, counted)
+    _show_influence(found, table)
+    if found.matched:
+        titles = ("method", "signal", "for", "scores", "calls", "tokens read", "written", "time")
+        told = [
+            (each.method, each.signal or "none", each.update or "-",
+             *map(_number, (each.scored, each.calls, each.read, each.written)), _time(each))
+            for each in found.methods
+        ]  # fmt: skip
+        table("what each method takes, as if alone, at most", titles, told)
+        print(found.matched)
+
+
+def _show_influence(found: Planned, table: ShowTable) -> None:
+    cells: dict[tuple[str, int], list[str]] = {}
+    for each in found.influence:
+        row = cells.setdefault((each.node, each.responses), [str(each.responses), f"{each.candidates:,}"])
+        row.append(duration(each.seconds) + (" *" if each.chosen else ""))
+    if cells:
+        columns = ("node", "responses", "scores", *METHODS)
+        table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
+        print(f"* as the recipe says; on one device, assuming {found.influence[0].assumed}")
+    elif any(each.stage == "influence" and each.state != "cached" for each in found.lines):
+        print("what measuring influence will cost is known once the student is here: its name does not say its size")
+
+
+def _estimate(line: PlanLine) -> str:
+    if line.seconds is None:
+        return "?"
+    return duration(line.seconds) if line.past or line.state == "cached" else f"~{duration(line.seconds)}"
+
+
+def _time(cost: MethodCost) -> str:
+    """Of one device; what nothing tells of is left out."""
+    if cost.seconds is None:
+        return "?"
+    return f"{'over' if cost.unknown else 'about'} {duration(cost.seconds)}"
+
+
+def _number(value: int) -> str:
+    """1,234 as it is; 1.2M and 3.4G where nobody counts the rest."""
+    for size, unit in ((10**9, "G"), (10**6, "M")):
+        if value >= 10 * size or (value >= size and unit == "M"):
+            return f"{value / size:,.1f}{unit}"
+    return f"{value:,}"

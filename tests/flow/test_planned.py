@@ -1,0 +1,169 @@
+"""What a plan says before anything is spent: calls and tokens of each method, its time, and the budget they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow.asked import Asked, asked
+from flow.compared import MethodCost, matched, method_costs
+from flow.estimate import estimates
+from flow.graph import Graph, build
+from flow.recipe import RecipeBase, load_recipe
+from stages.contract.ledger import Ledger
+from stages.contract.manifest import Manifest
+from tests.flow.test_recipe import write
+
+SIZES: dict[str, Any] = {
+    "instructions": {"prompts": 10, "samples": 4, "sampling": {"max_tokens": 50}},
+    "curate": {"warmup_rows": 8},
+    "responses": {"samples": 3, "warmup_samples": 2, "sampling": {"max_tokens": 100}},
+    "fresh": {"instructions": {"prompts": 5}},
+    "pairs": {"policy": "ranked"},
+}
+SERVER = {"kind": "openai", "base_url": "http://localhost:1/v1", "model": "judge-1"}
+ARTE: dict[str, Any] = {
+    "method": "arte",
+    "measure": False,
+    "select": {"per_task": 20},
+    "irt": {"size": 10},
+    "questions": {"prompts": 4},
+}
+
+
+def recipe(folder: Path, **changes: Any) -> RecipeBase:
+    return load_recipe(write(folder, **{**SIZES, **changes}))
+
+
+def calls(folder: Path, **changes: Any) -> dict[str, Asked]:
+    return {each.node: each for each in asked(build(recipe(folder, **changes)))}
+
+
+def methods(found: RecipeBase) -> dict[str, MethodCost]:
+    return {each.method: each for each in method_costs(found, build(found), {})}
+
+
+def test_the_teachers_calls_and_tokens_are_counted(tmp_path: Path) -> None:
+    found = calls(tmp_path)
+    assert (found["it1.instructions"].calls, found["it1.instructions"].written) == (40, 40 * 50)
+    assert found["it1.responses"].calls == 32 * 3 + 8 * 2
+    assert found["it1.responses"].written == found["it1.responses"].calls * 100
+    assert found["tailored.responses"].calls == 20
+
+
+def test_a_judge_is_asked_for_each_rating_and_reads_rubric_and_row_each_time(tmp_path: Path) -> None:
+    judge = {
+        "engine": SERVER,
+        "samples": 5,
+        "template": "Rate {{ response }}. " + "x" * 4500,
+        "sampling": {"max_tokens": 7},
+    }
+    found = calls(tmp_path, compare=["self-reward"], judge=judge)["self-reward.it1.judge"]
+    assert (found.calls, found.written, found.by) == (96 * 5, 96 * 5 * 7, "judge-1")
+    assert 480 * (1000 + 100) < found.read < 480 * (1000 + 100 + 150)
+
+
+def test_the_loss_reads_each_candidate_once_and_writes_nothing(tmp_path: Path) -> None:
+    found = calls(tmp_path, compare=["llm2llm"], loss={"max_tokens": 64})["llm2llm.it1.loss"]
+    assert (found.calls, found.read, found.written) == (96, 96 * 64, 0)
+
+
+def test_in_context_scores_compute_an_example_once_only_where_prefixes_are_cached(tmp_path: Path) -> None:
+    with_cache = calls(tmp_path, **ARTE)["it1.incontext"]
+    without = calls(tmp_path, **ARTE, incontext={"engine": {"prefix_caching": False}})["it1.incontext"]
+    assert with_cache.calls == without.calls == 3 * 20 * 4 * 10  # tasks, questions, reasoning prompts, preference set
+    assert without.read > 4 * with_cache.read
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "equal rows: every student (tailored, self-instruct) trains on as many as the branch with the fewest"),
+        ({"sft": {"rows": 30}}, "equal rows: every student (tailored, self-instruct) trains on 30 (sft.rows)"),
+        ({"budget": {"match": "tokens"}}, "equal tokens"),
+        ({"budget": {"match": "device_seconds"}}, "equal device seconds"),
+        ({"budget": {"match": "none"}}, "nothing is matched"),
+    ],
+)
+def test_a_plan_says_what_compared_students_get_the_same_of(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in matched(recipe(tmp_path, compare=["self-instruct", "no-finetuning"], **changes))
+
+
+def test_a_plan_of_one_branch_matches_nothing(tmp_path: Path) -> None:
+    assert matched(recipe(tmp_path)) == ""
+    assert matched(recipe(tmp_path, compare=["no-finetuning"])) == ""
+
+
+def test_each_method_is_counted_as_if_it_were_alone(tmp_path: Path) -> None:
+    found = methods(recipe(tmp_path, compare=["self-instruct", "self-reward", "llm2llm", "random"]))
+    assert [(each.method, each.signal, each.update) for each in found.values()] == [
+        ("tailored", "influence", "dpo"),
+        ("self-instruct", "", ""),
+        ("self-reward", "judge", "dpo"),
+        ("llm2llm", "loss", "reseed"),
+        ("random", "random", "dpo"),
+    ]
+    alone = methods(recipe(tmp_path, compare=["self-reward"]))
+    assert found["self-reward"] == alone["self-reward"]
+    assert found["self-reward"].calls == found["tailored"].calls + 96 * 3  # the same candidates, and the ratings
+    assert found["self-instruct"].calls == 20 + 20 and found["self-instruct"].scored == 0
+
+
+def test_arte_is_counted_by_the_same_measures(tmp_path: Path) -> None:
+    found = methods(recipe(tmp_path, **ARTE, compare=["self-instruct"]))
+    assert (found["tailored"].signal, found["tailored"].scored) == ("incontext", 240)
+    assert found["tailored"].calls > 2400 > found["self-instruct"].calls
+
+
+def ran(stage: str, load: float, compute: float, rows: int) -> Manifest:
+    ledger = Ledger(seconds={"load": load, "compute": compute}, rows_in=rows)
+    return Manifest(
+        stage=stage,
+        fingerprint="f",
+        digest="d",
+        shards=(),
+        tables={},
+        ledger=ledger,
+        run="a",
+        node="a",
+        finished="2026-01-01T00:00:00Z",
+    )
+
+
+def graph_and_past(folder: Path, *past: Manifest, **changes: Any) -> tuple[Graph, dict[str, list[Manifest]]]:
+    graph = build(recipe(folder, **changes))
+    stages = {node.stage for node in graph.nodes.values()} | {"audit"}
+    return graph, {stage: [each for each in past if each.stage == stage] for stage in stages}
+
+
+def test_a_past_run_of_other_size_is_scaled_by_rows_but_for_its_start(tmp_path: Path) -> None:
+    found = estimates(*graph_and_past(tmp_path, ran("instructions", load=20, compute=10, rows=10)))
+    assert found["it1.instructions"].seconds == pytest.approx(20 + 10 * 40 / 10)
+    assert found["it1.instructions"].past and not found["it1.responses"].past
+
+
+def test_without_a_past_run_arithmetic_grows_with_what_is_to_be_written(tmp_path: Path) -> None:
+    small = estimates(*graph_and_past(tmp_path))
+    large = estimates(*graph_and_past(tmp_path, responses={"samples": 30, "sampling": {"max_tokens": 100}}))
+    assert large["it1.responses"].seconds > 4 * small["it1.responses"].seconds
+    assert large["it1.influence"].seconds > 2 * small["it1.influence"].seconds
+    assert large["it1.dpo"].seconds == small["it1.dpo"].seconds
+
+
+def test_the_time_of_a_model_behind_a_server_is_unknown(tmp_path: Path) -> None:
+    found = estimates(*graph_and_past(tmp_path, compare=["self-reward"], judge={"engine": SERVER}))
+    assert "self-reward.it1.judge" not in found and "self-reward.it1.dpo" in found
+
+
+@pytest.mark.parametrize("method", ["montessori", "arte"])
+def test_every_node_of_a_recipe_with_models_that_are_here_has_an_estimate(tmp_path: Path, method: str) -> None:
+    more = (
+        ARTE if method == "arte" else {"benchmarks": ["winrate", "mtbench"], "transfer": {"other": {"model": "a/b-1b"}}}
+    )
+    tasks = {"tasks": {"test": 10}} if method == "arte" else {}
+    graph, past = graph_and_past(tmp_path, compare=["self-instruct"], seeds=[1, 2], **more, **tasks)
+    assert set(graph.nodes) == set(estimates(graph, past))
