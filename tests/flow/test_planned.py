@@ -14,7 +14,7 @@ from flow.graph import Graph, build
 from flow.recipe import RecipeBase, load_recipe
 from stages.contract.ledger import Ledger
 from stages.contract.manifest import Manifest
-from tests.flow.test_recipe import write
+from tests.flow.test_recipe import RECIPES, write
 
 SIZES: dict[str, Any] = {
     "instructions": {"prompts": 10, "samples": 4, "sampling": {"max_tokens": 50}},
@@ -157,6 +157,23 @@ def test_without_a_past_run_arithmetic_grows_with_what_is_to_be_written(tmp_path
 def test_the_time_of_a_model_behind_a_server_is_unknown(tmp_path: Path) -> None:
     found = estimates(*graph_and_past(tmp_path, compare=["self-reward"], judge={"engine": SERVER}))
     assert "self-reward.it1.judge" not in found and "self-reward.it1.dpo" in found
+
+
+def test_the_experiment_fits_ninety_minutes_of_two_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    found = build(load_recipe(RECIPES / "effect-smollm2.yaml"))
+    known = estimates(found, {stage: [] for stage in {"audit", *(node.stage for node in found.nodes.values())}})
+    assert set(known) == set(found.nodes)
+    assert sum(each.seconds for each in known.values()) < 90 * 60
+
+
+def test_the_experiment_compares_equal_rows_and_has_a_control_and_seeds() -> None:
+    found: Any = load_recipe(RECIPES / "effect-smollm2.yaml")
+    assert found.compare == ("self-instruct", "random") and len(found.seeds) == 3
+    assert found.student.drop_layers and not found.teacher.drop_layers
+    assert found.responses.samples > 1 and found.pairs.least_gap_se > 0
+    assert matched(found).startswith("equal rows")
+    assert found.fresh["instructions"]["seed"] != found.instructions.seed
 
 
 @pytest.mark.parametrize("method", ["montessori", "arte"])
