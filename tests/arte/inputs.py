@@ -41,6 +41,11 @@ def items(seeds: int = 4, validation: int = 6, test: int = 5) -> list[Row]:
 
 
 def tasks(store: Store, **counts: int) -> ArtifactInput:
+    return publish(store, "tasks", tables=task_tables(**counts))
+
+
+def task_tables(**counts: int) -> dict[str, pa.Table]:
+    """What `tasks` would publish."""
     made = items(**counts)
     about = [
         {"task": "even", "category": "logic", "kind": "yes_no", "about": "even numbers", "labels": []},
@@ -51,8 +56,7 @@ def tasks(store: Store, **counts: int) -> ArtifactInput:
         for each in made
         if each["role"] == "seed"
     ]
-    tables = {"items": make_table(made, ITEMS), "tasks": make_table(about, TASKS), "seeds": make_table(seeds, SEEDS)}
-    return publish(store, "tasks", tables=tables)
+    return {"items": make_table(made, ITEMS), "tasks": make_table(about, TASKS), "seeds": make_table(seeds, SEEDS)}
 
 
 def answered(
@@ -125,7 +129,11 @@ def rationales(per_task: int = 4, ways: int = 2) -> list[Row]:
 
 
 def rationale_table(store: Store, rows: list[Row]) -> ArtifactInput:
-    return publish(store, "rationales", tables={"rows": make_table(rows, RATIONALES)})
+    return publish(store, "rationales", tables={"rows": rationale_rows(rows)})
+
+
+def rationale_rows(rows: list[Row] | None = None) -> pa.Table:
+    return make_table(rationales() if rows is None else rows, RATIONALES)
 
 
 def question_table(store: Store, rows: list[Row]) -> ArtifactInput:
@@ -134,6 +142,10 @@ def question_table(store: Store, rows: list[Row]) -> ArtifactInput:
 
 def preference(store: Store, tasks: tuple[str, ...] = TASK_NAMES, unchosen: int = 1) -> ArtifactInput:
     """All validation questions of some tasks but the first `unchosen`."""
+    return publish(store, "irt", tables={"rows": preference_rows(tasks, unchosen)})
+
+
+def preference_rows(tasks: tuple[str, ...] = TASK_NAMES, unchosen: int = 1) -> pa.Table:
     rows = [
         {
             **{name: each[name] for name in ("item_id", "task", "question", "answer")},
@@ -146,7 +158,7 @@ def preference(store: Store, tasks: tuple[str, ...] = TASK_NAMES, unchosen: int 
         for task in tasks
         for number, each in enumerate(row for row in items() if row["task"] == task and row["role"] == "validation")
     ]
-    return publish(store, "irt", tables={"rows": make_table(rows, PREFERENCE)})
+    return make_table(rows, PREFERENCE)
 
 
 def served(url: str) -> Row:

@@ -23,6 +23,7 @@ CHART = REPOSITORY / "charts" / "montessori"
 KEYS = {"AWS_ACCESS_KEY_ID": "montessori", "AWS_SECRET_ACCESS_KEY": "montessori-test-0123"}
 BUCKET = "montessori"
 MEMORY = "320Mi"  # of a toy's pod: Python, pyarrow, and room for no more than that
+JUDGE_LABELS = {"app.kubernetes.io/name": "judge"}  # of the server that test_signals.py starts
 MODELS: Json = {"teacher": {"model": "builtin:smollm2"}, "student": {"model": "builtin:smollm2", "drop_layers": [3]}}
 
 
@@ -41,6 +42,7 @@ def values(image: str, controller: str = "", **changes: Any) -> Json:
         "crds": {"install": False},
         "controller": {"image": named(controller or image), "intervalSeconds": 3},
         "stages": {"image": named(image), "flavor": "cpu", "pods": {"default": {"cpu": "20m", "memory": "3Gi"}}},
+        "networkPolicies": {"stagesEgress": [{"to": [{"podSelector": {"matchLabels": JUDGE_LABELS}}]}]},
         "minio": {
             "enabled": True,
             "bucket": BUCKET,

@@ -1,7 +1,8 @@
 """`python -m tests.cluster.toy`: the controller as it is, for recipes that may ask for the graph of tests/toy.
 
 A recipe whose `about` is `toy {JSON}` becomes `numbers → lines → again`, whose pods start in a second and fail as they
-are told. All else (observing, deciding, rendering, storing) is the controller's own. The test image starts this.
+are told; one that is about `toy-signals` becomes the graph of `signals`. All else (observing, deciding, rendering,
+storing) is the controller's own. The test image starts this.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 from flow.graph import Edge, Graph, Node, build
 from flow.recipe import RecipeBase
 from stages.contract.catalog import spec
+from tests.cluster.signals import signals_graph
 
 MARK = "toy "
+SIGNALS_MARK = "toy-signals"
 NUMBERS, LINES = "tests.toy.numbers", "tests.toy.lines"
 
 
@@ -33,7 +36,7 @@ def toy_graph(run: str, *, count: int = 48, shards: int = 1, **lines: Any) -> Gr
 def toy_or_real(recipe: RecipeBase) -> Graph:
     if recipe.about.startswith(MARK):
         return toy_graph(recipe.name, **json.loads(recipe.about.removeprefix(MARK)))
-    return build(recipe)
+    return signals_graph(recipe) if recipe.about == SIGNALS_MARK else build(recipe)
 
 
 if __name__ == "__main__":

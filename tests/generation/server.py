@@ -40,7 +40,9 @@ def refuses(status: int, message: str, code: str | None = None) -> Answer:
 
 
 @contextmanager
-def serving(answer: Callable[[int, dict[str, Any]], Answer], delay_s: float = 0) -> Iterator[Server]:
+def serving(
+    answer: Callable[[int, dict[str, Any]], Answer], delay_s: float = 0, *, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Server]:
     """A server whose `answer` gets the number of the request (from 0) and its body."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,7 +67,7 @@ def serving(answer: Callable[[int, dict[str, Any]], Answer], delay_s: float = 0)
         def log_message(self, *_: Any) -> None:
             return
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer((host, port), Handler)
     server = Server(f"http://127.0.0.1:{http.server_port}/v1")
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()

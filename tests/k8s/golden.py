@@ -23,6 +23,8 @@ def manifests() -> dict[str, list[Manifest]]:
         "plain": job(stage="curate"),
         "sharded-influence": job(gpu | {"parallelism": 16}, stage="influence", shards=all_shards(64)),
         "sharded-incontext": job(gpu | {"parallelism": 16}, stage="incontext", shards=all_shards(64)),
+        # A judge behind a server: many pods, each of which only waits.
+        "sharded-judge": job({"cpu": "250m", "memory": "2Gi", "parallelism": 8}, stage="judge", shards=all_shards(16)),
         "retried-shards": job(gpu, stage="influence", attempt=2, shards=some_shards(64, 3, 7, 41)),
         "gang-dpo": job(gpu | {"gpus": 8, "pods": 2, "topology": "example.com/nvlink-domain"}, stage="dpo"),
         "mig": job(

@@ -1,0 +1,1 @@
+"""A toy stage without inputs: tables that tests of other stages make up."""
