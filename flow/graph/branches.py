@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flow.graph.asked import watched
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.iteration import Iterated, iterate, shown
 from flow.graph.model import Edge, Source, upstream
@@ -76,7 +77,7 @@ def _dataset(builder: Builder, name: str, ended: Iterated, own: Iterated) -> Edg
     builder.add(
         f"{name}.diversity",
         "diversity",
-        {"instructions": raw, "rows": rows, "reference": PREPARE},
+        {"instructions": raw, "rows": rows, "reference": PREPARE, **watched(builder)},
         recipe.fresh_settings("diversity"),
     )
     if recipe.measure and own.checkpoint:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow import methods
+from flow.graph.asked import questions
 from flow.graph.branches import Branch
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
@@ -44,11 +45,10 @@ def evaluate(builder: Builder, branches: Sequence[Branch], on_the_way: Mapping[s
 def _judged(builder: Builder, benchmark: str, students: Students) -> Edge:
     """Questions, every student's replies, and what the judge says of them."""
     recipe = builder.recipe
-    settings = recipe.section("evalset").model_copy(update={"which": benchmark})
-    questions = builder.add(f"{benchmark}.evalset", "evalset", {"reference": PREPARE}, settings)
+    asked = questions(builder, benchmark)
     replies = {
         f"replies.{name}": builder.add(
-            f"{benchmark}.replies-{name.replace('.', '-')}", "replies", {"questions": questions, "model": model}
+            f"{benchmark}.replies-{name.replace('.', '-')}", "replies", {"questions": asked, "model": model}
         )
         for name, model in students.items()
     }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flow.graph.asked import watched
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
 from flow.methods import TAILORED, UNSIGNED, Method, Scored
@@ -90,7 +91,8 @@ def _generate(builder: Builder, prefix: str, last: Iterated) -> _Candidates:
     )
     curated = builder.share(f"{prefix}.curate", "curate", {"instructions": raw, **shown(last)})
     rows = builder.share(f"{prefix}.responses", "responses", {"instructions": curated, "teacher": last.teacher})
-    builder.share(f"{prefix}.diversity", "diversity", {"instructions": raw, "rows": rows, "reference": PREPARE})
+    compared = {"instructions": raw, "rows": rows, "reference": PREPARE, **watched(builder)}
+    builder.share(f"{prefix}.diversity", "diversity", compared)
     return _Candidates(prefix, curated, rows)
 
 

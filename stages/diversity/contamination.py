@@ -1,4 +1,4 @@
-"""Which generated rows share a run of words with a row that students are judged on.
+"""Which generated rows share a run of words with a row that students are judged on, set by set.
 
 A run of n words is the usual test (GPT-3 took 13, for long documents; instructions are short). An evaluation text of
 fewer words counts as a run of its own, down to `_SHORTEST`: less is said by everybody.
@@ -15,29 +15,24 @@ _SHORTEST = 4
 
 
 class Overlaps:
-    """The runs of words of evaluation texts."""
+    """The runs of words of one set's texts."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self._runs: defaultdict[int, dict[tuple[str, ...], str]] = defaultdict(dict)
-
-    def add(self, name: str, texts: Iterable[str | None]) -> None:
-        """Texts to be found; `name` says where a run comes from."""
+    def __init__(self, n: int, texts: Iterable[str | None]) -> None:
+        self._runs: defaultdict[int, set[tuple[str, ...]]] = defaultdict(set)
         for text in texts:
             split = words(text or "")
-            length = min(self.n, len(split))
+            length = min(n, len(split))
             if length >= _SHORTEST:
-                for run in _runs(split, length):
-                    self._runs[length].setdefault(run, name)
+                self._runs[length].update(_runs(split, length))
 
-    def find(self, text: str) -> tuple[str, str] | None:
-        """(where it comes from, the run) of the longest known run of words in a text; None where there is none."""
+    def find(self, text: str) -> str | None:
+        """The longest known run of words in a text; None where there is none."""
         split = words(text)
         for length in sorted(self._runs, reverse=True):
             known = self._runs[length]
             for run in _runs(split, length):
                 if run in known:
-                    return known[run], " ".join(run)
+                    return " ".join(run)
         return None
 
 

@@ -31,14 +31,19 @@ class DiversitySettings(StageSettings):
         0.05,
         ge=0,
         le=1,
-        description="gate: share of the usable rows that share so many words in a row with a held-out or evaluation "
-        "row",
+        description="gate: share of the usable rows that share so many words in a row with a held-out reference row",
+    )
+    most_in_evaluation: float = resource(
+        0.05,
+        ge=0,
+        le=1,
+        description="gate: the same with a question (or its reference answer) of any one evaluation set",
     )
 
 
 SPEC = StageSpec(
     name="diversity",
-    version=1,
+    version=2,
     settings=DiversitySettings,
     about="distinct-n, self-ROUGE, clusters, and overlap with what students are judged on",
     inputs=("instructions", "rows", "reference"),

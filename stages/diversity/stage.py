@@ -6,7 +6,7 @@ looks like one that wrote little. Figures are published by the stage that fails 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +24,8 @@ from stages.influence.select import audit_sample
 CONTAMINATED = pa.schema(
     [(name, pa.string()) for name in ("response_id", "column", "evaluation", "run")],
 )
-_REFERENCE = ("heldout", "probe")
+HELDOUT, PROBE = "reference heldout", "reference probe"
+_TEXTS = ("instruction", "response", "question", "reference", "turns", "references")
 
 
 def run(context: StageContext) -> None:
@@ -41,19 +42,20 @@ def run(context: StageContext) -> None:
         context.check_stop()
         contaminated = _contaminated(usable, _overlaps(context, settings))
         context.progress.advance()
-    names = {row["response_id"] for row in contaminated}
-    # Held-out rows are what results rest on; the probe half only shifts scores, and is told apart.
-    judged_on = {row["response_id"] for row in contaminated if row["evaluation"] != "reference probe"}
-    share = len(judged_on) / len(usable) if usable else 0.0
+    by_set = _by_set(context, contaminated)
+    # Held-out and evaluation rows are what results rest on; the probe half only shifts scores, and is told apart.
+    judged_on = set().union(*(rows for name, rows in by_set.items() if name != PROBE))
     figures = {
         **asdict(found),
         "distinct": {str(n): value for n, value in found.distinct.items()},
         "rows": len(usable),
         "contaminated": len(judged_on),
-        "contaminated_share": share,
-        "like_probe": len(names - judged_on),
+        "contaminated_share": len(judged_on) / max(1, len(usable)),
+        "contaminated_by": {name: len(rows) for name, rows in by_set.items()},
+        "like_probe": len(by_set[PROBE] - judged_on),
     }
-    _check(settings, found, share, figures)
+    _check_overlap(settings, figures)
+    _check_variety(settings, found)
     context.meter.count(rows_in=len(rows), rows_kept=len(usable) - len(judged_on))
     context.publish(tables={"contaminated": make_table(contaminated, CONTAMINATED)}, figures=figures)
 
@@ -64,40 +66,62 @@ def _sampled(written: pa.Table, size: int) -> list[str]:
     return [texts[name] for name in sorted(audit_sample(texts, size, salt="diversity"))]
 
 
-def _overlaps(context: StageContext, settings: DiversitySettings) -> Overlaps:
-    """Held-out and evaluation rows first: a run that both halves of the reference have counts as held out."""
-    overlaps = Overlaps(settings.overlap_words)
+def _overlaps(context: StageContext, settings: DiversitySettings) -> dict[str, Overlaps]:
+    """The runs of words of each set: both halves of the reference, and every evaluation set."""
+    found = {
+        f"reference {part}": Overlaps(settings.overlap_words, _texts(context.table("reference", part)))
+        for part in ("heldout", "probe")
+    }
     for name in context.names("evaluation."):
-        table = context.table(name)
-        for column in ("instruction", "response", "question", "reference"):
-            if column in table.column_names and pa.types.is_string(table.schema.field(column).type):
-                overlaps.add(name.removeprefix("evaluation."), table[column].to_pylist())
-    for part in _REFERENCE:
-        for row in context.table("reference", part).to_pylist():
-            overlaps.add(f"reference {part}", (row["instruction"], row["response"]))
-    return overlaps
-
-
-def _contaminated(rows: Iterable[dict[str, Any]], overlaps: Overlaps) -> list[dict[str, Any]]:
-    found = []
-    for row in rows:
-        for column in ("instruction", "response"):
-            if (match := overlaps.find(row[column])) is not None:
-                evaluation, words = match
-                found.append(
-                    {"response_id": row["response_id"], "column": column, "evaluation": evaluation, "run": words}
-                )
+        found[name.removeprefix("evaluation.")] = Overlaps(settings.overlap_words, _texts(context.table(name)))
     return found
 
 
-def _check(settings: DiversitySettings, found: Diversity, share: float, figures: dict[str, Any]) -> None:
-    if share > settings.most_contaminated:
-        raise _gate(
-            "most_contaminated",
-            f"{share:.1%} of {figures['rows']} rows share {settings.overlap_words} words in a row with a row that "
-            f"students are judged on, and {settings.most_contaminated:.0%} is allowed",
-            "look at the seeds (prepare.overlap), or raise diversity.overlap_words",
-        )
+def _texts(table: pa.Table) -> Iterator[str | None]:
+    """Every text of a table that a model could have learnt by heart, of several turns each."""
+    for column in _TEXTS:
+        if column in table.column_names:
+            values = table[column]
+            yield from (pc.list_flatten(values) if pa.types.is_list(values.type) else values).to_pylist()
+
+
+def _contaminated(rows: Iterable[dict[str, Any]], sets: Mapping[str, Overlaps]) -> list[dict[str, Any]]:
+    return [
+        {"response_id": row["response_id"], "column": column, "evaluation": name, "run": run}
+        for row in rows
+        for name, overlaps in sets.items()
+        for column in ("instruction", "response")
+        if (run := overlaps.find(row[column])) is not None
+    ]
+
+
+def _by_set(context: StageContext, contaminated: Iterable[dict[str, Any]]) -> dict[str, set[str]]:
+    """Ids of the rows that are like one of a set, by set; those without any, too."""
+    found: dict[str, set[str]] = {HELDOUT: set(), PROBE: set()}
+    found |= {name.removeprefix("evaluation."): set() for name in context.names("evaluation.")}
+    for row in contaminated:
+        found[row["evaluation"]].add(row["response_id"])
+    return found
+
+
+def _check_overlap(settings: DiversitySettings, figures: dict[str, Any]) -> None:
+    for name, count in figures["contaminated_by"].items():
+        if name == PROBE:
+            continue
+        heldout = name == HELDOUT
+        setting = "most_contaminated" if heldout else "most_in_evaluation"
+        share, limit = count / max(1, figures["rows"]), getattr(settings, setting)
+        if share > limit:
+            rows = "held-out row" if heldout else f"question of {name}"
+            raise _gate(
+                setting,
+                f"{share:.1%} of {figures['rows']} rows share {settings.overlap_words} words in a row with a {rows}, "
+                f"which students are judged on, and {limit:.0%} is allowed",
+                "look at the seeds (prepare.overlap), or raise diversity.overlap_words",
+            )
+
+
+def _check_variety(settings: DiversitySettings, found: Diversity) -> None:
     if found.texts < settings.gate_after:
         return
     pairs = found.distinct[2]

@@ -71,15 +71,13 @@ def test_one_text_has_no_nearest_other() -> None:
     ],
 )
 def test_a_run_of_words_of_an_evaluation_row_is_found(text: str, where: str | None) -> None:
-    overlaps = Overlaps(8)
-    overlaps.add("heldout", ["Why is the sky blue on a clear day?", None, ""])
-    overlaps.add("short", ["Please name five birds.", "Yes."])
-    found = overlaps.find(text)
-    assert (found[0] if found else None) == where
+    sets = {
+        "heldout": Overlaps(8, ["Why is the sky blue on a clear day?", None, ""]),
+        "short": Overlaps(8, ["Please name five birds.", "Yes."]),
+    }
+    assert [name for name, overlaps in sets.items() if overlaps.find(text)] == ([where] if where else [])
 
 
-def test_what_two_sets_have_in_common_counts_for_the_first() -> None:
-    overlaps = Overlaps(4)
-    overlaps.add("heldout", ["one two three four"])
-    overlaps.add("probe", ["one two three four five"])
-    assert overlaps.find("one two three four") == ("heldout", "one two three four")
+def test_the_longest_run_is_told() -> None:
+    overlaps = Overlaps(5, ["one two three four", "two three four five six"])
+    assert overlaps.find("Say one two three four five six") == "two three four five six"

@@ -12,6 +12,7 @@ from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from tests.support import publish, run_stage
 
+QUESTIONS = pa.schema([("turns", pa.list_(pa.string())), ("references", pa.list_(pa.string()))])
 HELDOUT = "Explain how a steam engine turns heat into motion, step by step."
 PROBE = "List the planets of the solar system from the largest to the smallest."
 COLLAPSED = [f"Write a short poem about the sea and the wind, number {number}." for number in range(40)]
@@ -21,7 +22,9 @@ def varied(count: int = 40) -> list[str]:
     return [" ".join(f"w{(7 * number + 13 * place * place) % 997}" for place in range(9)) for number in range(count)]
 
 
-def checked(store: Store, texts: list[str | None], evaluation: list[str] | None = None, **settings: Any) -> Artifact:
+def checked(
+    store: Store, texts: list[str | None], evaluation: dict[str, list[str]] | None = None, **settings: Any
+) -> Artifact:
     written = [{"instruction_id": f"i-{number:03}", "instruction": text} for number, text in enumerate(texts)]
     rows = [
         {"response_id": f"r-{number:03}", "instruction": text, "response": "It is so.", "usable": number != 0}
@@ -40,15 +43,17 @@ def checked(store: Store, texts: list[str | None], evaluation: list[str] | None 
             },
         ),
     }
-    if evaluation:
-        table = pa.Table.from_pylist([{"instruction": text} for text in evaluation])
-        inputs["evaluation.winrate"] = publish(store, "prepare", tables={"rows": table})
+    for name, questions in (evaluation or {}).items():
+        table = pa.Table.from_pylist([{"turns": [text], "references": None} for text in questions], schema=QUESTIONS)
+        inputs[f"evaluation.{name}"] = publish(store, "evalset", tables={"rows": table})
     return run_stage(store, "diversity", settings, inputs)
 
 
-def stopped(store: Store, texts: list[str | None], **settings: Any) -> str:
+def stopped(
+    store: Store, texts: list[str | None], evaluation: dict[str, list[str]] | None = None, **settings: Any
+) -> str:
     with pytest.raises(StageError) as caught:
-        checked(store, texts, **settings)
+        checked(store, texts, evaluation, **settings)
     assert caught.value.code == ExitCode.GATE
     return str(caught.value)
 
@@ -90,10 +95,24 @@ def test_likeness_to_the_probe_half_is_told_and_stops_nothing(file_store: Store)
     assert (figures["contaminated"], figures["like_probe"]) == (0, 1)
 
 
-def test_other_evaluation_sets_count_as_well(file_store: Store) -> None:
-    question = "What would happen to the tides if the moon were twice as far away?"
-    found = checked(file_store, [*varied(40), question], evaluation=[question])
-    assert found.table("contaminated").to_pylist()[0]["evaluation"] == "winrate"
+TIDES = "What would happen to the tides if the moon were twice as far away?"
+
+
+def test_every_evaluation_set_is_compared_and_counted_by_itself(file_store: Store) -> None:
+    evaluation = {"winrate": [TIDES], "mtbench": [f"Think. {TIDES}", HELDOUT]}
+    texts: list[str | None] = [*varied(60), TIDES, HELDOUT]
+    found = checked(file_store, texts, evaluation)
+    by_set = {"reference heldout": 1, "reference probe": 0, "mtbench": 2, "winrate": 1}
+    assert found.manifest.figures["contaminated_by"] == by_set
+    assert found.manifest.figures["contaminated"] == 2  # a row that is like two sets is one row
+    assert {row["evaluation"] for row in found.table("contaminated").to_pylist()} == by_set.keys() - {"reference probe"}
+
+
+def test_each_evaluation_set_has_the_gate_and_is_named(file_store: Store) -> None:
+    texts: list[str | None] = [*varied(20), TIDES, f"Now. {TIDES}"]
+    text = stopped(file_store, texts, evaluation={"mtbench": [TIDES]})
+    assert "diversity.most_in_evaluation: 9.5% of 21 rows share 8 words in a row with a question of mtbench" in text
+    checked(file_store, texts, {"mtbench": [TIDES]}, most_in_evaluation=0.1)
 
 
 def test_the_same_sample_is_drawn_whatever_the_order(file_store: Store) -> None:

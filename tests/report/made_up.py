@@ -182,6 +182,7 @@ class _Maker:
         figures = {
             "texts": 140, "distinct": {"1": 0.31, "2": 0.62, "3": 0.8}, "self_rouge": 0.41, "clusters": 77,
             "largest_cluster": 0.08, "rows": len(rows), "contaminated": 1, "contaminated_share": 1 / len(rows),
+            "contaminated_by": {"reference heldout": 1, "reference probe": 2},
             "like_probe": 2,
         }  # fmt: skip
         inputs = {"instructions": f"{branch}.instructions", "rows": f"{branch}.responses", "reference": "prepare"}

@@ -10,6 +10,7 @@ from stages.report.words import count, fixed, percent
 
 TITLE = "Diversity and contamination"
 _EXAMPLES = 5
+_PROBE = "reference probe"
 
 
 def section(nodes: Nodes) -> Section:
@@ -24,9 +25,9 @@ def section(nodes: Nodes) -> Section:
     )
     overlap = Table(
         "Rows that share a run of words with a row that students are judged on",
-        ["data", "usable rows", "like held-out or evaluation rows", "share", "like probe rows only"],
+        ["data", "usable rows", "like held-out or evaluation rows", "share", "by set", "like probe rows only"],
         [_overlap(node) for node in found],
-        numeric=range(1, 5),
+        numeric=(1, 2, 3, 5),
     )
     blocks = [table, overlap]
     examples = [(node, row) for node in found for row in node.rows("contaminated")][:_EXAMPLES]
@@ -56,8 +57,9 @@ def _row(node: Node) -> list[str]:
 
 def _overlap(node: Node) -> list[str]:
     figures = node.figures
-    counts = (count(figures["rows"]), count(figures["contaminated"]))
-    return [_short(node), *counts, percent(figures["contaminated_share"]), count(figures["like_probe"])]
+    counts = (count(figures["rows"]), count(figures["contaminated"]), percent(figures["contaminated_share"]))
+    by_set = ", ".join(f"{name}: {many}" for name, many in figures["contaminated_by"].items() if name != _PROBE)
+    return [_short(node), *counts, by_set, count(figures["like_probe"])]
 
 
 def _short(node: Node) -> str:
@@ -65,5 +67,14 @@ def _short(node: Node) -> str:
 
 
 def _numbers(node: Node) -> dict[str, Any]:
-    names = ("texts", "distinct", "self_rouge", "clusters", "largest_cluster", "rows", "contaminated")
+    names = (
+        "texts",
+        "distinct",
+        "self_rouge",
+        "clusters",
+        "largest_cluster",
+        "rows",
+        "contaminated",
+        "contaminated_by",
+    )
     return {name: node.figures[name] for name in names}
