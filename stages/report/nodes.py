@@ -95,6 +95,10 @@ class Nodes:
         own = [node for node in self.upstream(f"{self.main}.responses") if node.stage == stage]
         return next(iter(reversed(own or self.of_stage(stage))), None)
 
+    def own_evaluation(self) -> Node | None:
+        """The losses of the recipe's own student; nodes `transfer.NAME` have those of others."""
+        return self.get("evaluate")
+
     def inputs(self, name: str) -> list[tuple[Node, str]]:
         """The nodes that a node is made from, with the names of the inputs that they are."""
         return [(self._nodes[source], given) for source, target, given in self._inputs if target == name]

@@ -30,6 +30,7 @@ from stages.report.sections import (
     tasks,
     texts,
     training,
+    transfer,
     value,
 )
 from stages.report.settings import ReportSettings
@@ -63,12 +64,14 @@ def run(context: StageContext) -> None:
 def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows: int) -> list[Section]:
     branches = Branches(settings.main, settings.baseline)
     of_tasks = tasks.section(nodes, branches)
+    of_others = transfer.section(nodes, branches)
     return [
         loop.section(nodes),
         *([of_tasks] if of_tasks else []),
         influence.section(nodes, branches),
         students.section(nodes, branches),
         comparison.section(nodes),
+        *([of_others] if of_others else []),
         progress.section(nodes, branches),
         texts.section(nodes, branches),
         lengths.section(nodes),

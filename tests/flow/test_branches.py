@@ -153,6 +153,12 @@ def test_further_students_learn_from_every_branch_s_data(tmp_path: Path) -> None
     assert "student.other" not in nodes["evaluate"].inputs
 
 
+def test_further_students_have_the_training_seeds_too(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, transfer={"other": OTHER}, seeds=[1, 2]).nodes
+    assert nodes["tailored.sft-other-2"].settings.seed == 2  # type: ignore[attr-defined]
+    assert nodes["transfer.other"].inputs["student.tailored.seed-2"] == Edge("tailored.sft-other-2")
+
+
 def test_branches_train_on_what_the_budget_leaves_them(tmp_path: Path) -> None:
     found = graph(tmp_path, compare=["self-instruct"])
     assert found.nodes["tailored.sft"].inputs["rows"] == Edge("tailored.budget")

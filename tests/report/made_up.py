@@ -244,7 +244,7 @@ class _Maker:
             figures["checkpoints"] = [{"folder": "checkpoint-1", "step": 24}]
         self.add(name, inputs, figures=figures, folder=folder)
 
-    def evaluate(self, branches: list[str], gain: float) -> None:
+    def evaluate(self, branches: list[str], gain: float, *, name: str = "evaluate") -> None:
         values = {"base": 5.0031, "self-instruct": 4.2522, "tailored": 4.2522 - gain, "checkpoint-1": 4.2522 - gain / 2}
         names = ["base", *branches]
         students = {
@@ -262,7 +262,7 @@ class _Maker:
         inputs |= {"student.base": None, "reference": "prepare"}
         rows = [{"student": name, "ref_id": str(n), "nll": 1.0, "tokens": 100} for name in names for n in range(31)]
         figures = {"students": students, "differences": differences, "confidence": 0.95}
-        self.add("evaluate", inputs, {"rows": rows}, figures)
+        self.add(name, inputs, {"rows": rows}, figures)
 
     def comparison(self, branches: list[str], gain: float) -> None:
         names = ["base", "self-instruct", *(name for name in branches if name != "self-instruct")]
@@ -326,13 +326,21 @@ class _Maker:
 
 
 def made_up_run(
-    store: Store, tmp_path: Path, *, gain: float = 0.031, shift: float = 2.4e-4, prompts: int = 36, seed: int = 0
+    store: Store,
+    tmp_path: Path,
+    *,
+    gain: float = 0.031,
+    shift: float = 2.4e-4,
+    prompts: int = 36,
+    seed: int = 0,
+    transfer: tuple[str, ...] = (),
 ) -> MadeUpRun:
     """A quickstart-like run: one iteration, the tailored branch and the baseline.
 
     Args:
         gain: by how much the tailored student's held-out loss is below the baseline's (interval ± 0.0115).
         shift: by how much the mean influence of the tailored data is above that of the others.
+        transfer: further students on the same data.
     """
     folders = {name: _model_folder(tmp_path / name, name) for name in ("warmup", "dpo", "tailored", "self-instruct")}
     maker = _Maker(store, seed)
@@ -355,6 +363,8 @@ def made_up_run(
         "checkpoint-1.sft", {"student": None, "rows": "checkpoint-1.responses"}, folders["tailored"], 5.0, 4.2
     )
     maker.evaluate(["tailored", "self-instruct", "checkpoint-1"], gain)
+    for name in transfer:
+        maker.evaluate(["tailored", "self-instruct"], gain, name=f"transfer.{name}")
     maker.comparison(["tailored", "self-instruct"], gain)
     return MadeUpRun(maker.artifacts, maker.inputs, folders)
 

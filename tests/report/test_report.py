@@ -190,6 +190,18 @@ def test_a_run_without_some_nodes_gets_a_sentence_instead(
     assert [each["id"] for each in page.all("section")] == list(SECTIONS)
 
 
+def test_further_students_on_the_same_data_are_compared_with_themselves(file_store: Store, tmp_path: Path) -> None:
+    run = made_up_run(file_store, tmp_path / "models", gain=0.02, prompts=20, transfer=("wide",))
+    folder = report(file_store, run, tmp_path)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert "transfer" in [each["id"] for each in page.all("section")]
+    assert "wide on the tailored data is better than itself on the self-instruct data" in page.text
+    assert (folder / "figures" / "transfer.svg").is_file()
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["numbers"]["transfer"]
+    compared = {(each["student"], each["second"]) for each in found["differences"]}
+    assert compared == {(name, other) for name in ("the recipe's own", "wide") for other in ("self-instruct", "base")}
+
+
 def test_a_run_that_changed_nothing_says_so(file_store: Store, tmp_path: Path) -> None:
     run = made_up_run(file_store, tmp_path / "models", gain=0.0, shift=0.0, prompts=20)
     folder = report(file_store, run, tmp_path)

@@ -90,7 +90,7 @@ def section(nodes: Nodes, branches: Branches) -> Section:
 
 
 def _losses(nodes: Nodes, stops: list[_Stop]) -> dict[_Stop, Interval]:
-    node = nodes.latest("evaluate")
+    node = nodes.own_evaluation()
     students: dict[str, Any] = node.figures["students"] if node else {}
     return {
         stop: Interval(found["value"], found["low"], found["high"])

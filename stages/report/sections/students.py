@@ -15,7 +15,7 @@ TITLE = "The students"
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    node = nodes.get("evaluate") or nodes.latest("evaluate")
+    node = nodes.own_evaluation()
     if node is None:
         return left_out("students", TITLE, "This run evaluated no student.")
     # Those of a teacher on its way have a section of their own.
@@ -25,7 +25,7 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     }
     differences: list[dict[str, Any]] = sorted(
         (
-            _towards(branches.main, each)
+            towards(branches.main, each)
             for each in node.figures["differences"]
             if each["first"] in students and each["second"] in students
         ),
@@ -83,7 +83,7 @@ def _interval(figures: dict[str, Any]) -> Interval:
     return Interval(figures["value"], figures["low"], figures["high"])
 
 
-def _towards(main: str, each: dict[str, Any]) -> dict[str, Any]:
+def towards(main: str, each: dict[str, Any]) -> dict[str, Any]:
     """A difference with the main student first, and base last: below zero then says that training helped."""
     if each["second"] == main or (each["first"] == "base" and each["second"] != "base"):
         swapped = {"value": -each["value"], "low": -each["high"], "high": -each["low"]}

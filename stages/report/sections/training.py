@@ -45,7 +45,7 @@ def section(nodes: Nodes, branches: Branches) -> Section:
 
 
 def _short(node: Node) -> str:
-    return node.branch or node.name
+    return node.name.replace(f".{node.stage}", "")
 
 
 def _curve(node: Node) -> list[tuple[float, float]]:

@@ -28,7 +28,7 @@ class _Spent:
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    node = nodes.latest("evaluate")
+    node = nodes.own_evaluation()
     spent = [] if node is None else _spent(nodes, node.name, node.figures["students"])
     if len(spent) < 2:
         return left_out("value", TITLE, "It takes two students to set quality against cost.")
