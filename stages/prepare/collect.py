@@ -10,7 +10,7 @@ from stages.contract.canonical import content_id
 from stages.contract.errors import StageError, bad_data
 from stages.prepare.clean import row_texts, same_instruction
 from stages.prepare.read import BadRow, RawRow
-from stages.prepare.settings import Source
+from stages.prepare.settings import Overlap, Source
 
 SHOWN = 5
 
@@ -85,10 +85,10 @@ def collect(
     return found
 
 
-def drop_overlap(seeds: Collected, reference: Collected, overlap: Literal["refuse", "drop"], uri: str) -> None:
-    """Removes seeds that are also reference rows, or refuses them.
+def settle_overlap(seeds: Collected, reference: Collected, overlap: Overlap, uri: str) -> set[str]:
+    """Removes seeds that are also reference rows, refuses them, or returns the keys of those that are kept.
 
-    Data made from such a seed would be measured on the very row that it imitates.
+    Data made from such a seed are measured on the very row that they imitate.
 
     Raises:
         StageError: BAD_DATA naming the rows.
@@ -103,13 +103,16 @@ def drop_overlap(seeds: Collected, reference: Collected, overlap: Literal["refus
         raise bad_data(
             f"{len(shared)} of {len(reference.rows)} reference rows are also seeds ({named}{more})",
             where=uri,
-            hint="prepare.overlap: drop leaves those seeds out",
+            hint="prepare.overlap: drop leaves those seeds out; keep is for an ablation with test seeds",
         )
+    if overlap == "keep":
+        return {row.key for row in shared}
     for row in shared:
         seeds.drop(row.line, "in_reference", f"reference line {lines[row.key]}", row.instruction)
     seeds.rows = [row for row in seeds.rows if row.key not in lines]
     if not seeds.rows:
         raise bad_data("every seed is also a reference row", where=uri, hint="name other seeds")
+    return set()
 
 
 def _refusal(name: str, source: Source, row: BadRow) -> StageError:

@@ -16,6 +16,7 @@ S3 = "s3://"
 HUB = "hf:"
 BUNDLED = Path(__file__).parent.parent / "data"
 BUNDLED_NAMES = ("seeds", "reference", "turns")
+Overlap = Literal["refuse", "drop", "keep"]
 FORMATS = (".jsonl", ".ndjson", ".parquet")
 
 
@@ -89,9 +90,10 @@ class PrepareSettings(StageSettings):
     probe_share: float = Field(
         0.5, gt=0, lt=1, description="share of the reference for measuring influence; the rest is held out"
     )
-    overlap: Literal["refuse", "drop"] = Field(
+    overlap: Overlap = Field(
         "refuse",
-        description="what to do when a reference row's instruction is also a seed: refuse, or drop the seed",
+        description="what to do when a reference row's instruction is also a seed: refuse, drop the seed, or keep it: "
+        "Montessori-Instruct's ablation of test seeds, after which held-out figures are none, and the report says so",
     )
     on_bad_row: Literal["refuse", "drop"] = Field(
         "refuse",

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.tables import make_table
-from stages.prepare.collect import Collected, Row, collect, drop_overlap
+from stages.prepare.collect import Collected, Row, collect, settle_overlap
 from stages.prepare.read import raw_rows
 from stages.prepare.settings import PrepareSettings
 from stages.prepare.split import split_reference
@@ -33,9 +33,11 @@ def run(context: StageContext) -> None:
     with context.meter.phase("compute"):
         seeds = _collected(context, "seeds", response_needed=False)
         reference = _collected(context, "reference", response_needed=True)
-        drop_overlap(seeds, reference, settings.overlap, settings.reference.shown)
+        kept_both = settle_overlap(seeds, reference, settings.overlap, settings.reference.shown)
         probe, heldout = split_reference(reference.rows, settings.probe_share, settings.reference.shown)
     kept = len(seeds.rows) + len(reference.rows)
+    sides = {"probe": probe, "heldout": heldout}
+    overlap = {name: sum(row.key in kept_both for row in rows) for name, rows in sides.items()}
     context.meter.count(rows_in=seeds.read + reference.read, rows_kept=kept)
     dropped = seeds.dropped + reference.dropped
     context.publish(
@@ -49,6 +51,7 @@ def run(context: StageContext) -> None:
             "read": {"seeds": seeds.read, "reference": reference.read},
             "kept": {"seeds": len(seeds.rows), "probe": len(probe), "heldout": len(heldout)},
             "dropped": {each.name: dict(Counter(row["reason"] for row in each.dropped)) for each in (seeds, reference)},
+            **({"seeds_in_reference": overlap} if settings.overlap == "keep" else {}),
         },
     )
 

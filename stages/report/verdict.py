@@ -23,6 +23,7 @@ class Finding:
 def verdict(numbers: Mapping[str, Mapping[str, Any]], main: str, baseline: str) -> list[Finding]:
     """The findings out of the sections' numbers, most important first; what was not measured is not mentioned."""
     found = [
+        _test_seeds(numbers.get("filtered", {})),
         _students(numbers.get("students", {}), main, baseline),
         _students(numbers.get("students", {}), main, "base"),
         *_accuracies(numbers.get("tasks", {}), main, baseline),
@@ -33,6 +34,18 @@ def verdict(numbers: Mapping[str, Mapping[str, Any]], main: str, baseline: str) 
     return findings or [
         Finding("open", "This run compared nothing: there is no result to speak of, only data and models.")
     ]
+
+
+def _test_seeds(numbers: Mapping[str, Any]) -> Finding | None:
+    """First of all, since it takes the others' ground away."""
+    heldout = numbers.get("seeds_in_reference", {}).get("heldout")
+    if not heldout:
+        return None
+    return Finding(
+        "bad",
+        f"The teacher was shown {plural(heldout, 'held-out row')} as seeds, on purpose (prepare.overlap: keep): "
+        "results on held-out rows say how well a student learns the test, not how well it generalises.",
+    )
 
 
 def _students(numbers: Mapping[str, Any], main: str, other: str) -> Finding | None:

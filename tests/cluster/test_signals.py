@@ -9,20 +9,18 @@ from typing import Any
 
 import pytest
 
-from flow.decide import Limits
-from flow.graph import Graph
-from flow.local import LocalRun
+from flow.graph import Edge
 from flow.recipe import load_recipe
-from flow.runstate import read_resolved
 from stages.contract.artifact import Artifact
 from stages.contract.store import FileStore
+from stages.contract.task import Input
 from tests.cluster import judge, tiny
 from tests.cluster.machine import RUN_S, START_S, kubectl
 from tests.cluster.release import JUDGE_LABELS, Release
 from tests.cluster.signals import SHARDS, SIGNALS, signals_graph
 from tests.cluster.toy import SIGNALS_MARK
 from tests.generation.server import serving
-from tests.support import tiny_llama
+from tests.support import artifact_input, model_input, run_stage, tiny_llama
 
 NAME = "signals"
 SAMPLES = 2
@@ -101,15 +99,19 @@ def scored(release: Release, server: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def here(folder: Path) -> dict[str, Artifact]:
-    """Both signals, scored on this machine."""
-    with serving(judge.answer) as local:
-        loaded = load_recipe(recipe(folder, local.url))
-        graph: Graph = signals_graph(loaded)
-        store = FileStore(folder / "store")
-        decision = LocalRun(graph, store, Limits(1), 1).run()
-    assert not decision.failures
-    nodes = read_resolved(store, NAME)["nodes"]
-    return {name: Artifact(store, nodes[name]["key"]) for name in SIGNALS}
+    """Both signals, scored in this process."""
+    store = FileStore(folder / "store")
+    with serving(judge.answer) as server:
+        graph = signals_graph(load_recipe(recipe(folder, server.url)))
+        made: dict[str, Artifact] = {}
+        for node in graph.nodes.values():
+            inputs: dict[str, Input] = {
+                name: artifact_input(made[each.node]) if isinstance(each, Edge) else model_input(Path(each.model))
+                for name, each in node.inputs.items()
+            }
+            settings = node.settings.model_dump(mode="json")
+            made[node.name] = run_stage(store, node.stage, settings, inputs, shards=node.shards)
+    return {name: made[name] for name in SIGNALS}
 
 
 def test_a_cluster_scores_as_one_machine_does(scored: dict[str, Artifact], tmp_path: Path) -> None:

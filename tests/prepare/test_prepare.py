@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from stages.contract.artifact import Artifact
 from stages.contract.canonical import sha256
 from stages.contract.errors import ExitCode, StageError
+from stages.contract.fingerprint import fingerprint
 from stages.contract.store import Store
 from stages.contract.tables import write_parquet
 from stages.prepare.clean import clean_text, same_instruction
-from stages.prepare.settings import Source
+from stages.prepare.settings import SPEC, PrepareSettings, Source
 from tests.support import make_task, run_stage, stage_process, write_task
 
 SEEDS = [{"instruction": f"Name {n} rivers.", "response": f"{n} rivers"} for n in range(2, 8)]
@@ -197,6 +198,21 @@ def test_rows_shared_between_seeds_and_reference_are_refused_by_name_or_dropped(
     found = prepare(file_store, seeds, reference, overlap="drop")
     assert dropped(found) == [("seeds", 7, "in_reference")]
     assert found.table("seeds").num_rows == len(SEEDS)
+
+
+def test_seeds_that_are_reference_rows_can_be_kept_on_purpose_and_are_counted_by_half(
+    file_store: Store, tmp_path: Path
+) -> None:
+    rows = jsonl(tmp_path / "rows.jsonl", REFERENCE)
+    found = prepare(file_store, rows, rows, overlap="keep")
+    halves = {name: found.table(name).num_rows for name in ("probe", "heldout")}
+    assert found.manifest.figures["seeds_in_reference"] == halves
+    assert found.table("seeds").num_rows == sum(halves.values())
+
+
+def test_what_becomes_of_the_overlap_is_in_the_fingerprint() -> None:
+    found = {each: fingerprint(SPEC, PrepareSettings(overlap=each), {}) for each in ("refuse", "drop", "keep")}
+    assert len(set(found.values())) == 3
 
 
 def test_a_reference_of_one_row_cannot_be_split(file_store: Store, tmp_path: Path) -> None:

@@ -135,6 +135,15 @@ def students(value: float, half: float) -> dict[str, Any]:
     return {"students": {"differences": [each]}}
 
 
+def test_the_verdict_begins_with_test_seeds_where_a_recipe_keeps_them() -> None:
+    numbers = {**students(-0.2, 0.1), "filtered": {"seeds_in_reference": {"probe": 1, "heldout": 3}}}
+    first, second = verdict(numbers, "tailored", "self-instruct")
+    assert first.tone == "bad" and "3 held-out rows as seeds, on purpose (prepare.overlap: keep)" in first.text
+    assert second.tone == "good"
+    none = {"filtered": {"seeds_in_reference": {"probe": 2, "heldout": 0}}}
+    assert "on purpose" not in verdict(none, "tailored", "self-instruct")[0].text
+
+
 @pytest.mark.parametrize(
     ("value", "half", "tone", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from stages.report.nodes import Node, Nodes, Row
 from stages.report.section import Section, Table, left_out
@@ -49,8 +50,21 @@ def section(nodes: Nodes) -> Section:
     if reason_rows:
         head = ["node", "reason", "rows", "one of them"]
         blocks.append(Table("Left out by reason", head, reason_rows, numeric=(2,)))
-    text = "Nothing is dropped in silence: each row that was left out stands in its node's table with its reason."
-    return Section("filtered", TITLE, [text], blocks, {"dropped": counts})
+    text = ["Nothing is dropped in silence: each row that was left out stands in its node's table with its reason."]
+    numbers: dict[str, Any] = {"dropped": counts}
+    if (overlap := _overlap(nodes)) is not None:
+        numbers["seeds_in_reference"] = overlap
+        text.append(
+            f"Of the seeds, {overlap['heldout']} are held-out rows and {overlap['probe']} are probe rows: the recipe "
+            "keeps them on purpose (prepare.overlap: keep)."
+        )
+    return Section("filtered", TITLE, text, blocks, numbers)
+
+
+def _overlap(nodes: Nodes) -> dict[str, int] | None:
+    """Seeds that are reference rows too, by half, where the recipe keeps them."""
+    prepared = nodes.latest("prepare")
+    return prepared.figures.get("seeds_in_reference") if prepared else None
 
 
 def _by_reason(rows: Iterable[Row], column: str) -> Counter[str]:
