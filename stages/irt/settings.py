@@ -23,7 +23,7 @@ class IrtSettings(StageSettings):
 
 SPEC = StageSpec(
     name="irt",
-    version=1,
+    version=2,
     settings=IrtSettings,
     about="choose each task's most discriminative questions by a two-parameter logistic model",
     inputs=("tasks", "answers.*"),

@@ -128,6 +128,7 @@ def _rows(items: list[Row], right_PI: NDArray[np.bool_], found: Fit, settings: I
 def _figures(rows: list[Row], by_person: dict[Person, dict[str, Row]], found: Fit, settings: IrtSettings) -> Row:
     chosen = [row for row in rows if row["chosen"]]
     asked = [row for answered in by_person.values() for row in answered.values()]
+    answers = {row["answer"] for row in chosen}
     return {
         "questions": len(rows),
         "persons": len(by_person),
@@ -139,6 +140,8 @@ def _figures(rows: list[Row], by_person: dict[Person, dict[str, Row]], found: Fi
         "all_wrong": sum(row["share_right"] == 0 for row in rows),
         "unparsed": sum(row["answer"] is None for row in asked),
         "answers": len(asked),
+        # A student that always says so scores 1, whatever its example taught it.
+        "one_answer": next(iter(answers)) if len(answers) == 1 and len(chosen) > 1 else None,
         "converged": found.converged,
     }
 

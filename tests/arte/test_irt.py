@@ -100,7 +100,7 @@ def test_the_most_telling_questions_come_first_and_alike_ones_only_fill_up(file_
     figures = made.manifest.figures["tasks"]["even"]
     assert figures == {
         "questions": 6, "persons": 6, "chosen": 5, "short": 0, "fillers": 1, "alike": 2, "all_right": 1, "all_wrong": 1,
-        "unparsed": 3, "answers": 36, "converged": True,
+        "unparsed": 3, "answers": 36, "converged": True, "one_answer": None,
     }  # fmt: skip
     persons = made.table("persons").to_pylist()
     assert {(each["model"], each["shots"]) for each in persons} == {(m, s) for m in ("good", "bad") for s in (0, 1, 2)}
@@ -116,6 +116,24 @@ def test_a_set_smaller_than_asked_for_is_a_figure(file_store: Store) -> None:
 def test_a_set_smaller_than_the_gate_stops_the_run(file_store: Store) -> None:
     with pytest.raises(StageError, match=r"the preference set of even has 4 questions, and 5 are asked for") as caught:
         chosen(file_store, fill=False, least=5)
+    assert caught.value.code == ExitCode.GATE
+
+
+def test_a_set_of_one_class_of_answers_is_a_figure(file_store: Store) -> None:
+    odd_alone = lambda item, shots: int(item[-2:]) % 2 == 0 or shots > 1  # noqa: E731
+    answers = {"answers.one": answered(file_store, odd_alone, role="validation", shots=(0, 1, 2))}
+    found = run_stage(file_store, "irt", {"fill": False}, {"tasks": tasks(file_store), **answers})
+    figures = found.manifest.figures["tasks"]
+    assert (figures["even"]["one_answer"], figures["sum"]["one_answer"]) == ("No", None)
+
+
+def test_a_task_whose_answers_never_parse_has_fillers_alone_and_says_so(file_store: Store) -> None:
+    answers = {"answers.one": answered(file_store, lambda *_: None, role="validation", shots=(0, 1))}
+    figures = run_stage(file_store, "irt", {}, {"tasks": tasks(file_store), **answers}).manifest.figures["tasks"]["sum"]
+    assert (figures["unparsed"], figures["answers"]) == (12, 12)
+    assert figures["fillers"] == figures["chosen"] == figures["all_wrong"] == 6
+    with pytest.raises(StageError, match="6 of 6 questions are answered alike by all") as caught:
+        run_stage(file_store, "irt", {"fill": False}, {"tasks": tasks(file_store), **answers})
     assert caught.value.code == ExitCode.GATE
 
 

@@ -66,6 +66,18 @@ def test_a_graph_runs_to_its_end_and_the_second_time_finds_all_cached(file_store
     assert len(list(file_store.list("runs/toy/tasks/lines-"))) == 1
 
 
+def test_nodes_of_the_same_name_in_two_recipes_of_one_store_keep_what_they_made(file_store: Store) -> None:
+    one, two = toy_graph(), toy_graph(times=3)
+    run(file_store, one)
+    run(file_store, two)  # under the same name, as an edited recipe is
+    assert doubled(file_store) == [3 * number for number in range(ROWS)]
+    run(file_store, Graph("other", two.nodes, two.outputs))
+    nodes = {name: read_resolved(file_store, name)["nodes"]["lines"]["key"] for name in ("toy", "other")}
+    assert nodes["toy"] == nodes["other"]  # the same work, so the same artifact
+    _, again = run(file_store, one)
+    assert again.cached == {"numbers", "lines"} and doubled(file_store) == DOUBLED
+
+
 def test_an_artifact_begun_with_other_shards_is_finished_with_them(file_store: Store, tmp_path: Path) -> None:
     run(file_store, toy_graph(2, fault="data", fault_at=1))
     decision, _ = run(file_store, toy_graph(3))

@@ -83,6 +83,28 @@ def test_a_busy_server_is_asked_again(status: int) -> None:
     assert len(server.bodies) == 2
 
 
+class Waiting:
+    """The module `time` for the client library, with pauses that pass at once."""
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.waited += seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def test_a_server_that_refuses_for_a_minute_is_outlasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Waiting()
+    monkeypatch.setattr("openai._base_client.time", clock)
+    monkeypatch.setattr("openai._base_client.random", lambda: 0.5)  # the mean of its jitter
+    with serving(lambda *_: refuses(429, "busy") if clock.waited < 60 else says("Yes.")) as server:
+        assert ask(server.url)[0].text == "Yes."
+    assert clock.waited >= 60 and len(server.bodies) > 5
+
+
 def test_a_server_that_stays_busy_is_left_for_later() -> None:
     with serving(lambda *_: refuses(429, "busy")) as server:
         error = caught(server.url, attempts=2)

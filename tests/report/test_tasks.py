@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 
 from stages.contract.artifact import Artifact
 from stages.contract.store import Store
+from stages.report.sections.tasks import one_answer
 from tests.arte.inputs import answered, question_table, questions, rationale_table, rationales, tasks
 from tests.support import artifact_input, publish, run_stage
+
+
+def test_a_preference_set_with_one_answer_is_said_to_be_one() -> None:
+    figures = {"tasks": {"even": {"one_answer": "Yes"}, "sum": {"one_answer": None}}}
+    (text,) = one_answer(SimpleNamespace(figures=figures))  # type: ignore[arg-type]
+    assert "Every preference question of even has the answer 'Yes'" in text
 
 
 def reported(store: Store) -> Artifact:

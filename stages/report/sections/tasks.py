@@ -36,6 +36,7 @@ def section(nodes: Nodes, branches: Branches) -> Section | None:
     chosen = nodes.latest("irt")
     if chosen is not None:
         blocks.append(_preference(chosen))
+        text += one_answer(chosen)
     scored = nodes.of_stage("incontext")
     if scored:
         blocks += _scores(scored, branches)
@@ -102,6 +103,17 @@ def _preference(node: Node) -> Table:
         ],
         numeric=range(1, 8),
     )
+
+
+def one_answer(chosen: Node) -> list[str]:
+    """Preference sets that a student answers rightly by always saying the same."""
+    only = {task: each["one_answer"] for task, each in sorted(chosen.figures["tasks"].items())}
+    return [
+        f"Every preference question of {task} has the answer {answer!r}: its candidates' scores say how well they bring the "
+        "student to say that, and nothing else."
+        for task, answer in only.items()
+        if answer is not None
+    ]
 
 
 def _scores(scored: list[Node], branches: Branches) -> list[Figure | Table]:
