@@ -21,6 +21,12 @@ UNTRAINED = "no-finetuning"
 # Signals whose scores have no sign: 0 says neither good nor bad.
 UNSIGNED: tuple[Signal, ...] = ("judge", "loss")
 
+# Why ARTE cannot be compared with some: its drafts are questions whose right answers nobody knows.
+NOT_OF_TASKS: dict[str, str] = {
+    "llm2llm": "it shows the teacher scored drafts as seeds, and a task's seeds are questions with known answers",
+    "bootstrap": "it scores by the loss on reference rows, and tasks have none",
+}
+
 
 @dataclass(frozen=True)
 class Method:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from flow.methods import TAILORED, UNSIGNED, Baseline, Signal, Update
+from flow.methods import NOT_OF_TASKS, TAILORED, UNSIGNED, Baseline, Signal, Update
 from flow.mistakes import dotted, nearest, told
 from flow.pods import PodsByStage
 from stages.contract.catalog import spec
@@ -35,6 +35,11 @@ SECTIONS = (
 )  # fmt: skip
 # Fields about the rounds of method montessori.
 _OF_ROUNDS = ("signal", "signals", "update", "iterate_student")
+_WHY_NOT = {
+    ("arte", "transfer"): ": students are asked the tasks' questions, by their own answers in context; a recipe with "
+    "another student, the same teacher and store shares the drafts",
+    ("self-instruct", "compare"): ": it is the baseline; compare: [self-instruct] in a recipe of another method",
+}
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -192,7 +197,8 @@ class RecipeBase(BaseSettings):
         for name in unread[self.method]:
             # By value: a recipe that comes back from the store has every field set.
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: method {self.method} does not read it")
+                why = _WHY_NOT.get((self.method, name), "")
+                raise ValueError(f"{name}: method {self.method} does not read it{why}")
         return self
 
     @model_validator(mode="after")
@@ -220,8 +226,8 @@ class RecipeBase(BaseSettings):
 
     @model_validator(mode="after")
     def _what_arte_compares(self) -> RecipeBase:
-        if self.method == "arte" and (other := [each for each in self.compare if each != "self-instruct"]):
-            raise ValueError(f"compare: arte is compared with self-instruct and the untrained student, not {other[0]}")
+        if self.method == "arte" and (other := next((each for each in self.compare if each in NOT_OF_TASKS), None)):
+            raise ValueError(f"compare: arte cannot be compared with {other}: {NOT_OF_TASKS[other]}")
         if self.method == "arte" and self.benchmarks:
             raise ValueError("benchmarks: arte's students are judged by the tasks' own test questions")
         return self

@@ -10,7 +10,7 @@ from flow.graph.iteration import Iterated, iterate
 from flow.graph.model import Edge, Graph, Node, Source
 from flow.graph.progress import on_the_way
 from flow.graph.transfer import transfer
-from flow.methods import Method
+from flow.methods import own_method
 from flow.recipe import RecipeBase
 
 
@@ -22,7 +22,7 @@ def build(recipe: RecipeBase) -> Graph:
     builder.add("prepare", "prepare", {})
     last = Iterated(recipe.teacher)
     if recipe.method == "montessori":
-        last = iterate(builder, Method(recipe.signal, recipe.update))
+        last = iterate(builder, own_method(recipe.method, recipe.signal, recipe.update))
     made = branches(builder, last)
     main = made[0]
     passing = on_the_way(builder, main.name, main.replicas, last.teacher)

@@ -1,7 +1,7 @@
 """ARTE: a preference set chosen once, rounds of drafting, scoring and teacher training, students and their accuracy.
 
 The rounds differ from Montessori-Instruct's in what is generated and in the signal; the branches, in having no
-reference rows: students are judged by the tasks' own test questions.
+reference rows: students are judged by the tasks' own test questions. Compared methods score the same drafts.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flow import methods
+from flow.graph.budget import budgeted, with_prompts
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas, train
+from flow.methods import TAILORED, Method, method_of, own_method
 from stages.evaluate.names import replica
 
 TASKS = Edge("tasks")
@@ -28,21 +31,32 @@ class Arte:
     teacher: Source
 
 
+@dataclass(frozen=True)
+class _Rounds:
+    """What a method's rounds leave: its teacher, and its own scores by round."""
+
+    teacher: Source
+    scores: tuple[Edge, ...] = ()
+
+
 def arte(builder: Builder) -> Arte:
     """All of ARTE but the report."""
     recipe = builder.recipe
     builder.add("tasks", "tasks", {})
     preference = _preference(builder)
-    teacher: Source = recipe.teacher
-    for number in range(1, recipe.iterations + 1):
-        teacher = _round(builder, f"it{number}", teacher, preference)
-    writers: dict[str, Source] = {"tailored": teacher}
-    for each in recipe.compare:
-        writers[each] = recipe.teacher
-    made = {name: _branch(builder, name, writer, preference) for name, writer in writers.items()}
-    _judge(builder, {name: replicas for name, (_, replicas) in made.items()})
-    dataset, replicas = made["tailored"]
-    return Arte("tailored", dataset, next(iter(replicas.values())), teacher)
+    own = own_method(recipe.method, recipe.signal, recipe.update)
+    last = _rounds(builder, TAILORED, own, preference)
+    writers: dict[str, Source] = {TAILORED: last.teacher}
+    for name in recipe.compare:
+        if name == methods.UNTRAINED:
+            continue  # it needs no data, and is asked in any case
+        method = method_of(name, own)
+        writers[name] = _rounds(builder, name, method, preference, last.scores).teacher if method else recipe.teacher
+    datasets = {name: _dataset(builder, name, writer, preference) for name, writer in writers.items()}
+    paid = budgeted(builder, datasets, ("questions", "select", "rationales"))
+    students = {name: train(builder, name, recipe.student, rows) for name, rows in paid.items()}
+    _judge(builder, students)
+    return Arte(TAILORED, datasets[TAILORED], next(iter(students[TAILORED].values())), last.teacher)
 
 
 def _judge(builder: Builder, students: Mapping[str, Replicas]) -> None:
@@ -53,8 +67,8 @@ def _judge(builder: Builder, students: Mapping[str, Replicas]) -> None:
             node = f"{name}.answers" if seed is None else f"{name}.answers-{seed}"
             answers[f"answers.{replica(name, seed)}"] = _answers(builder, node, student)
     accuracy = builder.add("accuracy", "accuracy", {"tasks": TASKS, **answers})
-    baseline = next(iter(builder.recipe.compare), _UNTRAINED)
-    settings = builder.recipe.section("comparison").model_copy(update={"baseline": baseline})
+    first = next((each for each in builder.recipe.compare if each != methods.UNTRAINED), _UNTRAINED)
+    settings = builder.recipe.section("comparison").model_copy(update={"baseline": first})
     builder.add("comparison", "comparison", {"accuracy": accuracy}, settings)
 
 
@@ -76,27 +90,51 @@ def _preference(builder: Builder) -> Edge:
     return builder.add("irt", "irt", {"tasks": TASKS, **answers})
 
 
-def _round(builder: Builder, prefix: str, teacher: Source, preference: Edge) -> Edge:
+def _rounds(
+    builder: Builder, branch: str, method: Method, preference: Edge, control_of: tuple[Edge, ...] = ()
+) -> _Rounds:
+    """All rounds of one method; those of a branch share with the recipe's own every node that does the same work."""
+    last = _Rounds(builder.recipe.teacher)
+    for number in range(1, builder.recipe.iterations + 1):
+        prefix = f"it{number}" if branch == TAILORED else f"{branch}.it{number}"
+        last = _round(builder, prefix, last, method, preference, control_of[number - 1 : number])
+    return last
+
+
+def _round(
+    builder: Builder, prefix: str, last: _Rounds, method: Method, preference: Edge, control_of: tuple[Edge, ...]
+) -> _Rounds:
     """One round: questions and rationales, their scores, the pairs, a trained teacher."""
-    recipe = builder.recipe
-    drafted = builder.add(f"{prefix}.questions", "questions", {"seeds": TASKS, "teacher": teacher})
-    selected = builder.add(f"{prefix}.select", "select", {"instructions": drafted, "seeds": TASKS})
-    rows = builder.add(
+    recipe, teacher = builder.recipe, last.teacher
+    drafted = builder.share(f"{prefix}.questions", "questions", {"seeds": TASKS, "teacher": teacher})
+    selected = builder.share(f"{prefix}.select", "select", {"instructions": drafted, "seeds": TASKS})
+    rows = builder.share(
         f"{prefix}.rationales", "rationales", {"instructions": selected, "seeds": TASKS, "teacher": teacher}
     )
-    scores = _incontext(builder, prefix, rows, preference)
-    pairs = builder.add(f"{prefix}.preferences", "preferences", {"scores": scores, "rows": rows, "questions": selected})
+    if method.signal == "incontext":
+        scores = _incontext(builder, prefix, rows, preference)
+    elif method.signal == "judge":
+        judge: dict[str, Source] = {"rows": rows, "judge": recipe.judge_model or teacher}
+        scores = builder.share(f"{prefix}.judge", "judge", judge)
+    else:
+        assert method.signal == "random"
+        shuffled: dict[str, Source] = {"scores": control_of[0]} if control_of else {}
+        scores = builder.share(f"{prefix}.random", "random", {"rows": rows, **shuffled})
+    pairs = builder.share(
+        f"{prefix}.preferences", "preferences", {"scores": scores, "rows": rows, "questions": selected}
+    )
     start = recipe.teacher if recipe.iterate_teacher == "base" else teacher
     # The outputs of pairs end as they should: nothing is put behind them.
     settings = recipe.section("dpo").model_copy(update={"closing": ""})
-    return builder.add(f"{prefix}.dpo", "dpo", {"teacher": start, "pairs": pairs}, settings)
+    trained = builder.share(f"{prefix}.dpo", "dpo", {"teacher": start, "pairs": pairs}, settings)
+    return _Rounds(trained, (*last.scores, scores))
 
 
-def _branch(builder: Builder, name: str, teacher: Source, preference: Edge) -> tuple[Edge, Replicas]:
-    """(rows, students) of one branch; the rows are written with the naive prompt."""
+def _dataset(builder: Builder, name: str, teacher: Source, preference: Edge) -> Edge:
+    """The rows of one branch, written with the naive prompt, and their scores where the recipe measures them."""
     recipe = builder.recipe
     drafted = builder.add(
-        f"{name}.questions", "questions", {"seeds": TASKS, "teacher": teacher}, recipe.fresh_settings("questions")
+        f"{name}.questions", "questions", {"seeds": TASKS, "teacher": teacher}, with_prompts(builder, name, "questions")
     )
     selected = builder.add(
         f"{name}.select",
@@ -112,11 +150,11 @@ def _branch(builder: Builder, name: str, teacher: Source, preference: Edge) -> t
     )
     if recipe.measure:
         _incontext(builder, name, rows, preference)
-    return rows, train(builder, name, recipe.student, rows)
+    return rows
 
 
 def _incontext(builder: Builder, prefix: str, rows: Edge, preference: Edge) -> Edge:
     inputs: dict[str, Source] = {
         "rows": rows, "student": builder.recipe.student, "tasks": TASKS, "preference": preference
     }  # fmt: skip
-    return builder.add(f"{prefix}.incontext", "incontext", inputs)
+    return builder.share(f"{prefix}.incontext", "incontext", inputs)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flow.graph.asked import watched
+from flow.graph.budget import budgeted, with_prompts
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.iteration import Iterated, iterate, shown
-from flow.graph.model import Edge, Source, upstream
+from flow.graph.model import Edge
 from flow.graph.students import Replicas, train
-from flow.methods import TAILORED, UNTRAINED, Method, method_of
-from stages.contract.spec import StageSettings
+from flow.methods import SELF_INSTRUCT, TAILORED, UNTRAINED, method_of, own_method
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,17 @@ def branches(builder: Builder, last: Iterated) -> list[Branch]:
     recipe = builder.recipe
     datasets: dict[str, Edge] = {}
     if recipe.method == "self-instruct":
-        datasets["self-instruct"] = _dataset(builder, "self-instruct", last, last)
+        datasets[SELF_INSTRUCT] = _dataset(builder, SELF_INSTRUCT, last, last)
     else:
         datasets[TAILORED] = _dataset(builder, TAILORED, last, last)
-        own = Method(recipe.signal, recipe.update)
+        own = own_method(recipe.method, recipe.signal, recipe.update)
         for name in recipe.compare:
             if name == UNTRAINED:
                 continue  # it needs no data; its student is evaluated in any case
             method = method_of(name, own)
             ended = iterate(builder, method, name, last.scores) if method else Iterated(recipe.teacher)
             datasets[name] = _dataset(builder, name, ended, last)
-    paid = _budgeted(builder, datasets)
+    paid = budgeted(builder, datasets, ("instructions", "curate", "responses"))
     return [
         Branch(name, dataset, paid[name], train(builder, name, recipe.student, paid[name]))
         for name, dataset in datasets.items()
@@ -60,7 +58,7 @@ def _dataset(builder: Builder, name: str, ended: Iterated, own: Iterated) -> Edg
         f"{name}.instructions",
         "instructions",
         {"seeds": ended.seeds, "teacher": teacher},
-        _with_prompts(builder, name),
+        with_prompts(builder, name, "instructions"),
     )
     curated = builder.add(
         f"{name}.curate",
@@ -89,34 +87,3 @@ def _dataset(builder: Builder, name: str, ended: Iterated, own: Iterated) -> Edg
             recipe.fresh_settings("influence"),
         )
     return rows
-
-
-def _with_prompts(builder: Builder, name: str) -> StageSettings:
-    """The final instructions' settings, with the branch's own number of prompts if it has one."""
-    settings = builder.recipe.fresh_settings("instructions")
-    budget: Any = builder.recipe.section("budget")
-    prompts = budget.prompts.get(name)
-    return settings if prompts is None else settings.model_copy(update={"prompts": prompts})
-
-
-def _budgeted(builder: Builder, datasets: dict[str, Edge]) -> dict[str, Edge]:
-    """The rows of each data set that all branches can afford; the data sets themselves where nothing is to be cut."""
-    budget: Any = builder.recipe.section("budget")
-    sft: Any = builder.recipe.section("sft")
-    if len(datasets) < 2 or budget.match == "none" or sft.rows is not None:
-        return datasets
-    every: dict[str, Source] = {f"branch.{name}": rows for name, rows in datasets.items()}
-    if budget.match == "device_seconds":
-        for name, rows in datasets.items():
-            every |= _costs(builder, name, rows)
-    return {
-        name: builder.add(f"{name}.budget", "budget", {f"own.{name}": rows, **every}) for name, rows in datasets.items()
-    }
-
-
-def _costs(builder: Builder, name: str, rows: Edge) -> dict[str, Source]:
-    """A branch's nodes as inputs: those behind its teacher and seeds, and those of its final data."""
-    final: Sequence[str] = (f"{name}.instructions", f"{name}.curate", rows.node)
-    before = upstream(builder.nodes, final[0])
-    inputs: dict[str, Source] = {f"before.{name}.{each}": Edge(each) for each in before}
-    return inputs | {f"final.{name}.{each}": Edge(each) for each in final}

@@ -13,7 +13,9 @@ from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from tests.arte.inputs import question_table, questions, rationale_table, rationales
-from tests.support import publish, run_stage
+from tests.generation.inputs import REMOTE, remote
+from tests.generation.server import Answer, says, serving
+from tests.support import artifact_input, publish, run_stage
 
 
 def paired(
@@ -97,3 +99,20 @@ def test_a_task_without_scores_is_counted_and_the_other_one_used(file_store: Sto
 def test_one_scored_rationale_makes_no_rationale_pair_but_counts_for_its_question(file_store: Store) -> None:
     rows = paired(file_store, lambda task, number, sample: number / 10 if sample else None).table().to_pylist()
     assert {row["kind"] for row in rows} == {"question"}
+
+
+def by_seed(_: int, body: dict[str, Any]) -> Answer:
+    return says(f"Score: {body['seed'] % 6}")
+
+
+@pytest.mark.parametrize("signal", ["judge", "random"])
+def test_the_scores_of_other_signals_make_pairs_of_the_same_drafts(file_store: Store, signal: str) -> None:
+    drafts = rationale_table(file_store, rationales(8))
+    with serving(by_seed) as server:
+        judged = {"engine": remote(server.url), "samples": 1}
+        settings, inputs = (judged, {"judge": REMOTE}) if signal == "judge" else ({}, {})
+        scores = run_stage(file_store, signal, settings, {"rows": drafts, **inputs})
+    given = {"scores": artifact_input(scores), "rows": drafts, "questions": question_table(file_store, questions(8))}
+    made = run_stage(file_store, "preferences", {}, given).table().to_pylist()
+    assert {row["kind"] for row in made} == {"question", "rationale"}
+    assert all(row["chosen_score"] > row["rejected_score"] for row in made)

@@ -66,6 +66,38 @@ def test_the_compared_branch_differs_in_its_teacher_alone_and_both_use_the_naive
     assert isinstance(nodes["self-instruct.questions"].inputs["teacher"], ModelSource)
 
 
+def test_other_methods_score_the_same_drafts_and_differ_from_there_on(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, compare=["self-reward", "random", "no-finetuning"], iterations=2).nodes
+    assert nodes["self-reward.it1.judge"].inputs["rows"] == Edge("it1.rationales")
+    assert isinstance(nodes["self-reward.it1.judge"].inputs["judge"], ModelSource)  # the teacher as it came
+    assert nodes["random.it1.random"].inputs == {"rows": Edge("it1.rationales"), "scores": Edge("it1.incontext")}
+    assert nodes["random.it2.random"].inputs["scores"] == Edge("it2.incontext")
+    for branch, signal in (("self-reward", "judge"), ("random", "random")):
+        own = [name.removeprefix(f"{branch}.it1.") for name in nodes if name.startswith(f"{branch}.it1.")]
+        assert own == [signal, "preferences", "dpo"]
+        assert nodes[f"{branch}.it1.preferences"].settings == nodes["it1.preferences"].settings
+        assert nodes[f"{branch}.it2.questions"].inputs["teacher"] == Edge(f"{branch}.it1.dpo")
+        assert nodes[f"{branch}.questions"].inputs["teacher"] == Edge(f"{branch}.it2.dpo")
+    assert {name for name in nodes["accuracy"].inputs if name.startswith("answers.")} == {
+        "answers.base", "answers.tailored", "answers.self-reward", "answers.random",
+    }  # fmt: skip
+
+
+def test_compared_students_are_trained_on_equal_rows_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, compare=["self-instruct"]).nodes
+    assert nodes["self-instruct.sft"].inputs["rows"] == Edge("self-instruct.budget")
+    assert set(nodes["tailored.budget"].inputs) == {"own.tailored", "branch.tailored", "branch.self-instruct"}
+    assert graph(tmp_path, compare=["self-instruct"]).outputs["dataset"] == "tailored.rationales"
+    free = graph(tmp_path, compare=["self-instruct"], budget={"match": "none"}).nodes
+    assert free["tailored.sft"].inputs["rows"] == Edge("tailored.rationales")
+    more = {"match": "device_seconds", "prompts": {"self-instruct": 90}}
+    paid = graph(tmp_path, compare=["self-instruct"], budget=more).nodes
+    assert {"before.tailored.it1.incontext", "before.tailored.irt", "final.tailored.tailored.questions"} <= set(
+        paid["tailored.budget"].inputs
+    )
+    assert paid["self-instruct.questions"].settings.prompts == 90  # type: ignore[attr-defined]
+
+
 def test_the_teachers_training_puts_nothing_behind_the_outputs_of_pairs(tmp_path: Path) -> None:
     assert graph(tmp_path).nodes["it1.dpo"].settings.closing == ""  # type: ignore[attr-defined]
 
@@ -86,6 +118,9 @@ def test_the_final_data_are_scored_where_the_recipe_measures(tmp_path: Path) -> 
     ("changes", "words"),
     [
         ({"benchmarks": ["winrate"]}, "the tasks' own test questions"),
+        ({"compare": ["llm2llm"]}, "arte cannot be compared with llm2llm: it shows the teacher scored drafts as seeds"),
+        ({"compare": ["bootstrap"]}, "arte cannot be compared with bootstrap: it scores by the loss on reference rows"),
+        ({"transfer": {"other": {"model": "builtin:smollm2"}}}, "a recipe with another student"),
         ({"panel": {"models": {"My Model": {"model": "builtin:smollm2"}}}}, "lower-case letters"),
         ({"tasks": {"tasks": {"chess": {"rule": "chess"}}}}, "there is no rule 'chess'"),
         ({"incontext": {"reasoning_token": 3}}, "did you mean 'reasoning_tokens'?"),

@@ -109,8 +109,8 @@ def one_answer(chosen: Node) -> list[str]:
     """Preference sets that a student answers rightly by always saying the same."""
     only = {task: each["one_answer"] for task, each in sorted(chosen.figures["tasks"].items())}
     return [
-        f"Every preference question of {task} has the answer {answer!r}: its candidates' scores say how well they bring the "
-        "student to say that, and nothing else."
+        f"Every preference question of {task} has the answer {answer!r}: what its candidates score is how well "
+        "they bring the student to say that, and nothing else."
         for task, answer in only.items()
         if answer is not None
     ]

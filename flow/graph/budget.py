@@ -1,0 +1,45 @@
+"""What compared branches are given the same of: rows, tokens, or device seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flow.graph.builder import Builder
+from flow.graph.model import Edge, Source, upstream
+from stages.contract.spec import StageSettings
+
+
+def with_prompts(builder: Builder, branch: str, section: str) -> StageSettings:
+    """Settings of the stage that begins a branch's final data, with the branch's own number of prompts if any."""
+    settings = builder.recipe.fresh_settings(section)
+    budget: Any = builder.recipe.section("budget")
+    prompts = budget.prompts.get(branch)
+    return settings if prompts is None else settings.model_copy(update={"prompts": prompts})
+
+
+def budgeted(builder: Builder, datasets: Mapping[str, Edge], final: Sequence[str]) -> Mapping[str, Edge]:
+    """The rows of each data set that all branches can afford; the data sets themselves where nothing is to be cut.
+
+    Args:
+        datasets: rows by branch.
+        final: the stages of a branch's final data, the rows' own last.
+    """
+    budget: Any = builder.recipe.section("budget")
+    sft: Any = builder.recipe.section("sft")
+    if len(datasets) < 2 or budget.match == "none" or sft.rows is not None:
+        return datasets
+    every: dict[str, Source] = {f"branch.{name}": rows for name, rows in datasets.items()}
+    if budget.match == "device_seconds":
+        for name in datasets:
+            every |= _costs(builder, name, [f"{name}.{stage}" for stage in final])
+    return {
+        name: builder.add(f"{name}.budget", "budget", {f"own.{name}": rows, **every}) for name, rows in datasets.items()
+    }
+
+
+def _costs(builder: Builder, name: str, final: Sequence[str]) -> dict[str, Source]:
+    """A branch's nodes as inputs: those behind its teacher and seeds, and those of its final data."""
+    before = upstream(builder.nodes, final[0])
+    inputs: dict[str, Source] = {f"before.{name}.{each}": Edge(each) for each in before}
+    return inputs | {f"final.{name}.{each}": Edge(each) for each in final}
