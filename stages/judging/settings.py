@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, field_validator
 
 from stages.contract.spec import resource
@@ -19,21 +21,18 @@ class JudgeSampling(SamplingSettings):
 class JudgingSettings(GenerationSettings):
     """The judge: the recipe's `judge` model in an engine, or a server behind OpenAI's API (`engine.kind: openai`)."""
 
+    shown: ClassVar[frozenset[str]]  # the names that a template may use
+
     sampling: JudgeSampling = Field(JudgeSampling(), description="How the judge's tokens are drawn.")
     template: str = Field(description="What the judge is asked, a Jinja template.")
     least_parsed: float = resource(
         0.5, ge=0, le=1, description="Gate: the run stops when a smaller share of the judge's answers can be read."
     )
 
-    @classmethod
-    def names(cls) -> frozenset[str]:
-        """What a template may use; all of `needed` must be there."""
-        raise NotImplementedError
-
     @field_validator("template")
     @classmethod
     def _shows_what_is_judged(cls, template: str) -> str:
-        used, known = names_used(template), cls.names()
+        used, known = names_used(template), cls.shown
         if used - known:
             raise ValueError(f"it uses {sorted(used - known)}, and there is {sorted(known)}")
         return template

@@ -7,18 +7,17 @@ A grade that cannot be read is a row with a reason and no grade.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.tables import make_table
-from stages.generation.gate import Gate, tally
 from stages.generation.prompts import render
 from stages.generation.request import Completion, Request
 from stages.generation.seeds import sampling_seed
 from stages.generation.teacher import Generator
-from stages.judging.read import JUDGE, Answered, answered
+from stages.judging.ask import Row, judge_rows, why_unread
+from stages.judging.read import Answered, answered
 from stages.mtbench.parsing import parse_grade
 from stages.mtbench.settings import MtbenchSettings
 
@@ -32,20 +31,12 @@ _KEYS = [
 ]
 ASKED = pa.schema([*_KEYS, ("turns", pa.list_(_TURN))])
 SCHEMA = pa.schema([*_KEYS, ("grade", pa.float64()), ("reason", pa.string()), ("judgement", pa.string())])
-Row = dict[str, Any]
 
 
 def run(context: StageContext) -> None:
     settings: MtbenchSettings = context.settings
     turns = make_table(to_grade(answered(context)), ASKED)
-    judge = Generator(context, JUDGE, settings.engine, settings.system)
-    gate = Gate(context, "parsed", "least_parsed", least=settings.least_parsed, after=settings.gate_after)
-    for chunk in context.chunks(turns, unit="turns"):
-        rows = _graded(chunk.rows.to_pylist(), judge, settings)
-        figures = tally("parsed", (row["reason"] for row in rows))
-        chunk.commit({"rows": make_table(rows, SCHEMA)}, figures=figures)
-        gate.add(figures)
-    context.publish(figures=gate.figures)
+    judge_rows(context, turns, lambda rows, judge: _graded(rows, judge, settings), SCHEMA, unit="turns")
 
 
 def to_grade(students: Sequence[Answered]) -> list[Row]:
@@ -76,7 +67,6 @@ def _graded(turns: Sequence[Row], judge: Generator, settings: MtbenchSettings) -
 
 def _row(turn: Row, completion: Completion) -> Row:
     grade, reason = parse_grade(completion.text)
-    if reason is not None and completion.finish_reason != "stop":
-        reason = "truncated" if completion.finish_reason == "length" else completion.finish_reason
     keys = {name: turn[name] for name, _ in _KEYS}
-    return {**keys, "grade": grade, "reason": reason, "judgement": completion.text.strip()}
+    told = {"reason": why_unread(reason, completion), "judgement": completion.text.strip()}
+    return {**keys, "grade": grade, **told}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,8 +10,8 @@ import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_settings, gate
-from stages.contract.tables import make_table
 from stages.pairs.build import Found, Pairs, Scored, Without, build_pairs
+from stages.pairs.publish import publish_pairs
 from stages.pairs.settings import INSTRUCTION, RESPONSE, PairsSettings
 
 ROWS = pa.schema(
@@ -47,27 +46,21 @@ def run(context: StageContext) -> None:
             )
         except ValueError as error:
             raise bad_settings(str(error), where="pairs") from None
-    splits = Counter(row.split for row in pairs.rows)
-    if splits["train"] < settings.least_pairs:
-        raise gate(
-            f"{splits['train']} training pairs came out of {pairs.prompts} prompts, and {settings.least_pairs} are "
-            f"asked for ({_reasons(pairs)})",
-            where="pairs.least_pairs",
-            hint="generate more candidates, or choose policy best_worst where nearly everything helps",
-        )
-    context.meter.count(rows_in=len(outputs), rows_kept=len(pairs.rows))
-    context.progress.update(len(outputs))
-    context.publish(
-        tables={"rows": make_table([asdict(row) for row in pairs.rows], ROWS)},
-        figures={
+    publish_pairs(
+        context,
+        [asdict(row) for row in pairs.rows],
+        ROWS,
+        {
             "prompts": pairs.prompts,
-            "pairs": len(pairs.rows),
-            "splits": dict(splits),
             "without": _named(pairs.without),
             "ties": pairs.ties,
             "over_cap": pairs.over_cap,
             "kinds": {kind: _figures(each) for kind, each in pairs.kinds.items()},
         },
+        read=len(outputs),
+        out_of=f"{pairs.prompts} prompts",
+        reasons=_reasons(pairs),
+        hint="generate more candidates, or choose policy best_worst where nearly everything helps",
     )
 
 

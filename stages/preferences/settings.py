@@ -29,7 +29,7 @@ class PreferencesSettings(StageSettings):
 
 SPEC = StageSpec(
     name="preferences",
-    version=1,
+    version=2,
     settings=PreferencesSettings,
     about="question pairs of each task and rationale pairs of each question, by in-context score",
     inputs=("scores", "rows", "questions"),

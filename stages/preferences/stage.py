@@ -1,4 +1,4 @@
-"""preferences: in-context scores, rationales, questions → the pairs that DPO reads (`pairs`' columns and two more)."""
+"""preferences: in-context scores, rationales, questions → the pairs that DPO reads (`pairs`' columns and the task)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from stages.contract.context import StageContext
-from stages.contract.errors import gate
-from stages.contract.tables import make_table
+from stages.pairs.publish import publish_pairs
 from stages.pairs.stage import ROWS as PAIRS
 from stages.preferences.build import Made, build
 from stages.preferences.settings import PreferencesSettings
 
-ROWS = pa.schema([*PAIRS, ("kind", pa.string()), ("task", pa.string())])
+ROWS = pa.schema([*PAIRS, ("task", pa.string())])
 _RATIONALES = ("response_id", "instruction_id", "task", "prompt", "output")
 _QUESTIONS = ("instruction_id", "task", "prompt_id", "prompt", "output")
 
@@ -31,28 +30,22 @@ def run(context: StageContext) -> None:
     ]
     with context.meter.phase("compute"):
         made = build(scored, questions, settings)
-    splits = Counter(row["split"] for row in made.rows)
-    if splits["train"] < settings.least_pairs:
-        raise gate(
-            f"{splits['train']} training pairs came out of {len(questions)} questions with {len(scored)} scored "
-            f"rationales, and {settings.least_pairs} are asked for ({_reasons(made)})",
-            where="preferences.least_pairs",
-            hint="scores that are all alike say that the preference set is too small or too hard for this student",
-        )
-    context.meter.count(rows_in=len(rationales), rows_kept=len(made.rows))
-    context.progress.update(len(rationales))
     by_kind = Counter((row["task"], row["kind"]) for row in made.rows)
     tasks = sorted({each["task"] for each in questions})
-    context.publish(
-        tables={"rows": make_table(made.rows, ROWS)},
-        figures={
+    publish_pairs(
+        context,
+        made.rows,
+        ROWS,
+        {
             "prompts": len({row["prompt_id"] for row in made.rows}),
-            "pairs": len(made.rows),
-            "splits": dict(splits),
             "unscored": len(rationales) - len(scored),
             "tasks": {task: {kind: by_kind[task, kind] for kind in ("question", "rationale")} for task in tasks},
             "without": dict(_counts(made)),
         },
+        read=len(rationales),
+        out_of=f"{len(questions)} questions with {len(scored)} scored rationales",
+        reasons=_reasons(made),
+        hint="scores that are all alike say that the preference set is too small or too hard for this student",
     )
 
 

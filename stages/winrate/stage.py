@@ -7,19 +7,18 @@ What the judge said that cannot be read is a row with a reason and no verdict. R
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_data, bad_settings
 from stages.contract.tables import make_table
-from stages.generation.gate import Gate, tally
 from stages.generation.prompts import render
 from stages.generation.request import Completion, Request
 from stages.generation.seeds import sampling_seed
 from stages.generation.teacher import Generator
-from stages.judging.read import JUDGE, PREFIX, Answered, answered
+from stages.judging.ask import Row, judge_rows, why_unread
+from stages.judging.read import PREFIX, Answered, answered
 from stages.winrate.parsing import parse_verdict
 from stages.winrate.settings import WinrateSettings
 
@@ -50,7 +49,6 @@ SCHEMA = pa.schema(
         ("judgement", pa.string()),
     ]
 )
-Row = dict[str, Any]
 
 
 def run(context: StageContext) -> None:
@@ -58,14 +56,7 @@ def run(context: StageContext) -> None:
     pairs = make_table(comparisons(answered(context), settings.baseline), COMPARISONS)
     if not pairs.num_rows:
         raise bad_data("no question was answered by a student and the baseline", where=context.task.node)
-    judge = Generator(context, JUDGE, settings.engine, settings.system)
-    gate = Gate(context, "parsed", "least_parsed", least=settings.least_parsed, after=settings.gate_after)
-    for chunk in context.chunks(pairs, unit="comparisons"):
-        rows = _judged(chunk.rows.to_pylist(), judge, settings)
-        figures = tally("parsed", (row["reason"] for row in rows))
-        chunk.commit({"rows": make_table(rows, SCHEMA)}, figures=figures)
-        gate.add(figures)
-    context.publish(figures=gate.figures)
+    judge_rows(context, pairs, lambda rows, judge: _judged(rows, judge, settings), SCHEMA, unit="comparisons")
 
 
 def comparisons(students: Sequence[Answered], baseline: str) -> list[Row]:
@@ -124,14 +115,12 @@ def _judged(pairs: Sequence[Row], judge: Generator, settings: WinrateSettings) -
 
 def _row(pair: Row, first: str, second: str, completion: Completion, baseline: str) -> Row:
     verdict, reason = parse_verdict(completion.text)
-    if reason is not None and completion.finish_reason != "stop":
-        reason = "truncated" if completion.finish_reason == "length" else completion.finish_reason
     return {
         **{name: pair[name] for name in ("question_id", "category", "student", "seed")},
         "baseline": baseline,
         "first": first,
         "verdict": None if verdict is None else {"A": first, "B": second, "C": TIE}[verdict],
-        "reason": reason,
+        "reason": why_unread(reason, completion),
         "student_length": len(pair["student_answer"]),
         "baseline_length": len(pair["baseline_answer"]),
         "judgement": completion.text.strip(),

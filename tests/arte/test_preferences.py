@@ -12,6 +12,7 @@ import pytest
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
+from stages.pairs.stage import ROWS as PAIRS
 from tests.arte.inputs import question_table, questions, rationale_table, rationales
 from tests.generation.inputs import REMOTE, remote
 from tests.generation.server import Answer, says, serving
@@ -62,6 +63,12 @@ def test_the_best_rationale_wins_against_the_worst_under_the_naive_prompt(file_s
     assert len(rows) == 16
     assert {(row["chosen_id"][-1], row["rejected_id"][-1]) for row in rows} == {("1", "0")}
     assert all(row["prompt"].startswith("naive ") for row in rows)
+
+
+def test_pairs_have_the_columns_of_every_pair_and_the_task(file_store: Store) -> None:
+    found = paired(file_store, rising).table()
+    assert found.column_names == [*PAIRS.names, "task"]
+    assert set(found.select(["kind"]).column("kind").to_pylist()) == {"question", "rationale"}
 
 
 @pytest.mark.parametrize(("optimise", "kinds"), [("questions", {"question"}), ("rationales", {"rationale"})])
