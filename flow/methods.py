@@ -27,6 +27,9 @@ NOT_OF_TASKS: dict[str, str] = {
     "bootstrap": "it scores by the loss on reference rows, and tasks have none",
 }
 
+# What ARTE's drafts can be scored by beside in context: influence and loss start from a warm-up that it does not have.
+SIGNALS_OF_TASKS: tuple[Signal, ...] = ("judge", "random")
+
 
 @dataclass(frozen=True)
 class Method:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from flow.methods import NOT_OF_TASKS, TAILORED, UNSIGNED, Baseline, Signal, Update
+from flow.methods import NOT_OF_TASKS, SIGNALS_OF_TASKS, TAILORED, UNSIGNED, Baseline, Signal, Update
 from flow.mistakes import dotted, nearest, told
 from flow.pods import PodsByStage
 from stages.contract.catalog import spec
@@ -33,8 +33,12 @@ SECTIONS = (
     "mtbench", "harness", "comparison",
     "tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy",
 )  # fmt: skip
-# Fields about the rounds of method montessori.
-_OF_ROUNDS = ("signal", "signals", "update", "iterate_student")
+# Fields that a method does not read.
+_UNREAD: dict[str, tuple[str, ...]] = {
+    "montessori": (),
+    "arte": ("signal", "update", "iterate_student", "transfer"),
+    "self-instruct": ("signal", "signals", "update", "iterate_student", "compare"),
+}
 _WHY_NOT = {
     ("arte", "transfer"): ": students are asked the tasks' questions, by their own answers in context; a recipe with "
     "another student, the same teacher and store shares the drafts",
@@ -193,8 +197,7 @@ class RecipeBase(BaseSettings):
 
     @model_validator(mode="after")
     def _nothing_that_the_method_does_not_read(self) -> RecipeBase:
-        unread = {"montessori": (), "arte": (*_OF_ROUNDS, "transfer"), "self-instruct": (*_OF_ROUNDS, "compare")}
-        for name in unread[self.method]:
+        for name in _UNREAD[self.method]:
             # By value: a recipe that comes back from the store has every field set.
             if getattr(self, name) != type(self).model_fields[name].default:
                 why = _WHY_NOT.get((self.method, name), "")
@@ -228,6 +231,10 @@ class RecipeBase(BaseSettings):
     def _what_arte_compares(self) -> RecipeBase:
         if self.method == "arte" and (other := next((each for each in self.compare if each in NOT_OF_TASKS), None)):
             raise ValueError(f"compare: arte cannot be compared with {other}: {NOT_OF_TASKS[other]}")
+        if self.method == "arte" and (
+            of := next((each for each in self.signals if each not in SIGNALS_OF_TASKS), None)
+        ):
+            raise ValueError(f"signals: arte's drafts are scored by {', '.join(SIGNALS_OF_TASKS)} besides, not by {of}")
         if self.method == "arte" and self.benchmarks:
             raise ValueError("benchmarks: arte's students are judged by the tasks' own test questions")
         return self

@@ -14,7 +14,7 @@ from flow.graph.budget import budgeted, with_prompts
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas, train
-from flow.methods import TAILORED, Method, method_of, own_method
+from flow.methods import TAILORED, Method, Scored, method_of, own_method
 from stages.evaluate.names import replica
 
 TASKS = Edge("tasks")
@@ -97,29 +97,33 @@ def _rounds(
     last = _Rounds(builder.recipe.teacher)
     for number in range(1, builder.recipe.iterations + 1):
         prefix = f"it{number}" if branch == TAILORED else f"{branch}.it{number}"
-        last = _round(builder, prefix, last, method, preference, control_of[number - 1 : number])
+        more = builder.recipe.signals if branch == TAILORED else ()
+        last = _round(builder, prefix, last, (method.signal, *more), preference, control_of[number - 1 : number])
     return last
 
 
 def _round(
-    builder: Builder, prefix: str, last: _Rounds, method: Method, preference: Edge, control_of: tuple[Edge, ...]
+    builder: Builder,
+    prefix: str,
+    last: _Rounds,
+    signals: tuple[Scored, ...],
+    preference: Edge,
+    control_of: tuple[Edge, ...],
 ) -> _Rounds:
-    """One round: questions and rationales, their scores, the pairs, a trained teacher."""
+    """One round: questions and rationales, their scores, the pairs, a trained teacher.
+
+    Args:
+        signals: pairs are by the first; the others are for the report.
+    """
     recipe, teacher = builder.recipe, last.teacher
     drafted = builder.share(f"{prefix}.questions", "questions", {"seeds": TASKS, "teacher": teacher})
     selected = builder.share(f"{prefix}.select", "select", {"instructions": drafted, "seeds": TASKS})
     rows = builder.share(
         f"{prefix}.rationales", "rationales", {"instructions": selected, "seeds": TASKS, "teacher": teacher}
     )
-    if method.signal == "incontext":
-        scores = _incontext(builder, prefix, rows, preference)
-    elif method.signal == "judge":
-        judge: dict[str, Source] = {"rows": rows, "judge": recipe.judge_model or teacher}
-        scores = builder.share(f"{prefix}.judge", "judge", judge)
-    else:
-        assert method.signal == "random"
-        shuffled: dict[str, Source] = {"scores": control_of[0]} if control_of else {}
-        scores = builder.share(f"{prefix}.random", "random", {"rows": rows, **shuffled})
+    scores = _scored(builder, prefix, signals[0], rows, teacher, preference, control_of)
+    for each in signals[1:]:
+        _scored(builder, prefix, each, rows, teacher, preference, (scores,))
     pairs = builder.share(
         f"{prefix}.preferences", "preferences", {"scores": scores, "rows": rows, "questions": selected}
     )
@@ -128,6 +132,26 @@ def _round(
     settings = recipe.section("dpo").model_copy(update={"closing": ""})
     trained = builder.share(f"{prefix}.dpo", "dpo", {"teacher": start, "pairs": pairs}, settings)
     return _Rounds(trained, (*last.scores, scores))
+
+
+def _scored(
+    builder: Builder,
+    prefix: str,
+    signal: Scored,
+    rows: Edge,
+    teacher: Source,
+    preference: Edge,
+    control_of: tuple[Edge, ...],
+) -> Edge:
+    """The node of one signal on a round's drafts."""
+    if signal == "incontext":
+        return _incontext(builder, prefix, rows, preference)
+    inputs: dict[str, Source] = {"rows": rows}
+    if signal == "judge":
+        inputs["judge"] = builder.recipe.judge_model or teacher
+    elif control_of:
+        inputs["scores"] = control_of[0]
+    return builder.share(f"{prefix}.{signal}", signal, inputs)
 
 
 def _dataset(builder: Builder, name: str, teacher: Source, preference: Edge) -> Edge:

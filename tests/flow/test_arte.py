@@ -83,6 +83,13 @@ def test_other_methods_score_the_same_drafts_and_differ_from_there_on(tmp_path: 
     }  # fmt: skip
 
 
+def test_further_signals_on_the_same_drafts_are_for_the_report_alone(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, signals=["judge", "random"], compare=["self-reward"]).nodes
+    assert nodes["it1.preferences"].inputs["scores"] == Edge("it1.incontext")
+    assert nodes["it1.random"].inputs["scores"] == Edge("it1.incontext")
+    assert nodes["self-reward.it1.preferences"].inputs["scores"] == Edge("it1.judge")  # computed once
+
+
 def test_compared_students_are_trained_on_equal_rows_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
     nodes = graph(tmp_path, compare=["self-instruct"]).nodes
     assert nodes["self-instruct.sft"].inputs["rows"] == Edge("self-instruct.budget")
@@ -120,6 +127,7 @@ def test_the_final_data_are_scored_where_the_recipe_measures(tmp_path: Path) -> 
         ({"benchmarks": ["winrate"]}, "the tasks' own test questions"),
         ({"compare": ["llm2llm"]}, "arte cannot be compared with llm2llm: it shows the teacher scored drafts as seeds"),
         ({"compare": ["bootstrap"]}, "arte cannot be compared with bootstrap: it scores by the loss on reference rows"),
+        ({"signals": ["judge", "loss"]}, "arte's drafts are scored by judge, random besides, not by loss"),
         ({"transfer": {"other": {"model": "builtin:smollm2"}}}, "a recipe with another student"),
         ({"panel": {"models": {"My Model": {"model": "builtin:smollm2"}}}}, "lower-case letters"),
         ({"tasks": {"tasks": {"chess": {"rule": "chess"}}}}, "there is no rule 'chess'"),
