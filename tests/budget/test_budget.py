@@ -13,6 +13,8 @@ from stages.contract.errors import ExitCode, StageError
 from stages.contract.ledger import Meter
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
+from stages.training.rows import usable_rows
+from tests.arte.inputs import rationale_table, rationales
 from tests.support import publish, run_stage
 
 TOKENS = {"tailored": [10, 10, 10, 10], "self-instruct": [5, 30, 5, 30, 5, 30]}
@@ -85,6 +87,16 @@ def test_device_seconds_come_from_the_ledgers(file_store: Store) -> None:
     inputs = {"before.tailored.it1.influence": probes, "final.tailored.r": own, "final.self-instruct.r": other}
     found = cut(file_store, own, other, "device_seconds", **inputs)
     assert found.table().num_rows == 5
+
+
+@pytest.mark.parametrize("match", ["rows", "tokens"])
+def test_rationales_are_cut_as_responses_are(file_store: Store, match: str) -> None:
+    """ARTE's rows; what is left of them still has every column that training reads."""
+    rows = rationales()
+    own, other = rationale_table(file_store, rows), rationale_table(file_store, rows[:6])
+    found = cut(file_store, own, other, match).table()
+    assert found.num_rows == 6
+    assert usable_rows(found).num_rows == 6
 
 
 def test_a_budget_that_leaves_no_row_says_what_to_raise(file_store: Store) -> None:
