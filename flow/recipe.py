@@ -36,13 +36,8 @@ SECTIONS = (
 # Fields that a method does not read.
 _UNREAD: dict[str, tuple[str, ...]] = {
     "montessori": (),
-    "arte": ("signal", "update", "iterate_student", "transfer"),
+    "arte": ("signal", "update", "iterate_student"),
     "self-instruct": ("signal", "signals", "update", "iterate_student", "compare"),
-}
-_WHY_NOT = {
-    ("arte", "transfer"): ": students are asked the tasks' questions, by their own answers in context; a recipe with "
-    "another student, the same teacher and store shares the drafts",
-    ("self-instruct", "compare"): ": it is the baseline; compare: [self-instruct] in a recipe of another method",
 }
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -200,8 +195,7 @@ class RecipeBase(BaseSettings):
         for name in _UNREAD[self.method]:
             # By value: a recipe that comes back from the store has every field set.
             if getattr(self, name) != type(self).model_fields[name].default:
-                why = _WHY_NOT.get((self.method, name), "")
-                raise ValueError(f"{name}: method {self.method} does not read it{why}")
+                raise ValueError(f"{name}: method {self.method} does not read it")
         return self
 
     @model_validator(mode="after")

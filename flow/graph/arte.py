@@ -55,18 +55,31 @@ def arte(builder: Builder) -> Arte:
     datasets = {name: _dataset(builder, name, writer, preference) for name, writer in writers.items()}
     paid = budgeted(builder, datasets, ("questions", "select", "rationales"))
     students = {name: train(builder, name, recipe.student, rows) for name, rows in paid.items()}
-    _judge(builder, students)
+    accuracy = _accuracy(builder, recipe.student, students)
+    _compare(builder, accuracy)
+    for other, model in recipe.transfer.items():
+        _accuracy(
+            builder, model, {name: train(builder, name, model, rows, other) for name, rows in paid.items()}, other
+        )
     return Arte(TAILORED, datasets[TAILORED], next(iter(students[TAILORED].values())), last.teacher)
 
 
-def _judge(builder: Builder, students: Mapping[str, Replicas]) -> None:
-    """Every student's answers to the test questions, the untrained one's beside them, and what they come to."""
-    answers = {f"answers.{_UNTRAINED}": _answers(builder, f"{_UNTRAINED}.answers", builder.recipe.student)}
+def _accuracy(builder: Builder, untrained: Source, students: Mapping[str, Replicas], other: str = "") -> Edge:
+    """Every student's answers to the test questions, the untrained one's beside them, and what they come to.
+
+    Args:
+        other: the name of a student that is not the recipe's own.
+    """
+    mark = f"-{other}" if other else ""
+    answers = {f"answers.{_UNTRAINED}": _answers(builder, f"{_UNTRAINED}.answers{mark}", untrained)}
     for name, replicas in students.items():
         for seed, student in replicas.items():
-            node = f"{name}.answers" if seed is None else f"{name}.answers-{seed}"
+            node = f"{name}.answers{mark}" if seed is None else f"{name}.answers{mark}-{seed}"
             answers[f"answers.{replica(name, seed)}"] = _answers(builder, node, student)
-    accuracy = builder.add("accuracy", "accuracy", {"tasks": TASKS, **answers})
+    return builder.add(f"transfer.{other}" if other else "accuracy", "accuracy", {"tasks": TASKS, **answers})
+
+
+def _compare(builder: Builder, accuracy: Edge) -> None:
     first = next((each for each in builder.recipe.compare if each != methods.UNTRAINED), _UNTRAINED)
     settings = builder.recipe.section("comparison").model_copy(update={"baseline": first})
     builder.add("comparison", "comparison", {"accuracy": accuracy}, settings)

@@ -90,6 +90,18 @@ def test_further_signals_on_the_same_drafts_are_for_the_report_alone(tmp_path: P
     assert nodes["self-reward.it1.preferences"].inputs["scores"] == Edge("it1.judge")  # computed once
 
 
+def test_further_students_are_trained_on_the_same_rows_and_asked_the_same_questions(tmp_path: Path) -> None:
+    other = {"model": "builtin:smollm2", "drop_layers": [5]}
+    nodes = graph(tmp_path, compare=["self-instruct"], transfer={"other": other}, seeds=[1, 2]).nodes
+    assert nodes["tailored.sft-other-2"].inputs["rows"] == Edge("tailored.budget")
+    replicas = {f"answers.{name}.seed-{seed}" for name in ("tailored", "self-instruct") for seed in (1, 2)}
+    assert set(nodes["transfer.other"].inputs) == {"tasks", "answers.base", *replicas}
+    assert nodes["transfer.other"].inputs["answers.tailored.seed-1"] == Edge("tailored.answers-other-1")
+    untrained = nodes["base.answers-other"].inputs["student"]
+    assert isinstance(untrained, ModelSource) and untrained.drop_layers == (5,)
+    assert nodes["comparison"].inputs == {"accuracy": Edge("accuracy")}
+
+
 def test_compared_students_are_trained_on_equal_rows_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
     nodes = graph(tmp_path, compare=["self-instruct"]).nodes
     assert nodes["self-instruct.sft"].inputs["rows"] == Edge("self-instruct.budget")
@@ -128,7 +140,7 @@ def test_the_final_data_are_scored_where_the_recipe_measures(tmp_path: Path) -> 
         ({"compare": ["llm2llm"]}, "arte cannot be compared with llm2llm: it shows the teacher scored drafts as seeds"),
         ({"compare": ["bootstrap"]}, "arte cannot be compared with bootstrap: it scores by the loss on reference rows"),
         ({"signals": ["judge", "loss"]}, "arte's drafts are scored by judge, random besides, not by loss"),
-        ({"transfer": {"other": {"model": "builtin:smollm2"}}}, "a recipe with another student"),
+        ({"iterate_student": "previous"}, "iterate_student: method arte does not read it"),
         ({"panel": {"models": {"My Model": {"model": "builtin:smollm2"}}}}, "lower-case letters"),
         ({"tasks": {"tasks": {"chess": {"rule": "chess"}}}}, "there is no rule 'chess'"),
         ({"incontext": {"reasoning_token": 3}}, "did you mean 'reasoning_tokens'?"),

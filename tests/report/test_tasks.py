@@ -53,6 +53,7 @@ def reported(store: Store) -> Artifact:
         "tailored.rationales": rationale_table(store, rationales()),
         "accuracy": artifact_input(accuracy),
         "comparison": artifact_input(comparison),
+        "transfer.wide": artifact_input(run_stage(store, "accuracy", {"resamples": 200}, {"tasks": own, **students})),
     }
     edges = [["it1.rationales", "it1.incontext", "rows"], ["it1.incontext", "it1.preferences", "scores"]]
     settings: dict[str, Any] = {"title": "ARTE", "run": "arte", "edges": edges, "baseline": "self-instruct"}
@@ -97,6 +98,12 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "as its one example",
     ):  # fmt: skip
         assert words in html, words
+
+
+def test_further_students_of_tasks_are_compared_with_themselves(file_store: Store, tmp_path: Path) -> None:
+    html = page(reported(file_store), tmp_path)
+    assert "Other students on the same data" in html
+    assert "wide: tailored against self-instruct after 3 examples" in html
 
 
 def test_what_could_not_be_read_stands_beside_the_share(file_store: Store, tmp_path: Path) -> None:

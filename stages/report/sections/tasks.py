@@ -21,16 +21,16 @@ _LEVELS = ("all", "category", "task")
 
 def section(nodes: Nodes, branches: Branches) -> Section | None:
     """None for a run without tasks."""
-    measured = nodes.latest("accuracy")
+    measured = nodes.get("accuracy")
     if measured is None:
         return None
     figures = measured.figures
     rows = measured.rows("levels")
-    differences = [_towards(branches.main, each) for each in figures["differences"]]
+    differences = [towards(branches.main, each) for each in figures["differences"]]
     text = [
         f"Exact match on test questions that nothing was trained on; intervals of {100 * figures['confidence']:g} % by "
         "resampling each task's questions, the same ones for every student. A category is the mean of its tasks.",
-        *(_said(each) for each in differences if branches.main in (each["first"], each["second"])),
+        *(said(each) for each in differences if branches.main in (each["first"], each["second"])),
     ]
     blocks: list[Figure | Table] = [_accuracies(rows, branches), _table(rows)]
     chosen = nodes.latest("irt")
@@ -163,7 +163,7 @@ def _unscored(scored: list[Node]) -> list[str]:
     return told
 
 
-def _towards(main: str, each: dict[str, Any]) -> dict[str, Any]:
+def towards(main: str, each: dict[str, Any]) -> dict[str, Any]:
     """A difference with the main student first: above zero it is better."""
     if each["second"] != main:
         return each
@@ -171,7 +171,7 @@ def _towards(main: str, each: dict[str, Any]) -> dict[str, Any]:
     return {**each, "first": each["second"], "second": each["first"], **swapped}
 
 
-def _said(each: dict[str, Any]) -> str:
+def said(each: dict[str, Any]) -> str:
     points = [signed(100 * each[name]) for name in ("value", "low", "high")]
     if each["low"] <= 0 <= each["high"]:
         end = "the interval includes 0, so the two cannot be told apart"

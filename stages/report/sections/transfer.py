@@ -9,8 +9,9 @@ from stages.report.branches import Branches
 from stages.report.draw.charts import intervals
 from stages.report.nodes import Node, Nodes
 from stages.report.section import Figure, Section, Table
+from stages.report.sections import tasks
 from stages.report.sections.students import towards
-from stages.report.words import NONE, fixed, signed
+from stages.report.words import NONE, fixed, percent, signed
 
 TITLE = "Other students on the same data"
 _BASE = "base"
@@ -22,6 +23,8 @@ def section(nodes: Nodes, branches: Branches) -> Section | None:
     found = {node.name.removeprefix(_PREFIX): node for node in nodes if node.name.startswith(_PREFIX)}
     if not found:
         return None
+    if all(node.stage == "accuracy" for node in found.values()):
+        return _of_tasks(found, branches)
     own = nodes.own_evaluation()
     every = {"the recipe's own": own, **found} if own else dict(found)
     others = [name for name in _branches(every) if name not in (branches.main, _BASE)]
@@ -59,6 +62,37 @@ def section(nodes: Nodes, branches: Branches) -> Section | None:
     ]
     losses = {student: node.figures["students"] for student, node in found.items()}
     return Section("transfer", TITLE, text, blocks, {"students": losses, "differences": differences})
+
+
+def _of_tasks(found: dict[str, Node], branches: Branches) -> Section:
+    """The same for students of tasks, by their right answers."""
+    rows = {
+        (student, each["shots"], each["student"]): each
+        for student, node in found.items()
+        for each in node.figures["students"]
+    }
+    names = list(dict.fromkeys(name for _, _, name in rows))
+    cells = [
+        [student, str(shots), *(_right(rows.get((student, shots, name))) for name in names)]
+        for student, shots in dict.fromkeys((student, shots) for student, shots, _ in rows)
+    ]
+    title = "Right answers of each student by the data that it was trained on"
+    table = Table(title, ["student", "examples", *names], cells, numeric=range(1, len(names) + 2))
+    differences = [
+        {"student": student, **tasks.towards(branches.main, each)}
+        for student, node in found.items()
+        for each in node.figures["differences"]
+    ]
+    text = [
+        "The teacher was trained for the recipe's own student; the others were trained on the same rows.",
+        *(f"{each['student']}: {tasks.said(each)}" for each in differences if each["first"] == branches.main),
+    ]
+    students = {student: node.figures["students"] for student, node in found.items()}
+    return Section("transfer", TITLE, text, [table], {"students": students, "differences": differences})
+
+
+def _right(row: dict[str, Any] | None) -> str:
+    return f"{percent(row['accuracy'])} ({percent(row['low'])} … {percent(row['high'])})" if row else NONE
 
 
 def _branches(every: dict[str, Node]) -> list[str]:
