@@ -70,19 +70,22 @@ def show(found: Planned, table: ShowTable) -> None:
     print(summary(found.lines))
     if found.calls:
         heads = ("node", "calls", "tokens read, about", "written, at most", "counted as", "server's model")
-        counted = [(each.node, *map(_number, (each.calls, each.read, each.written)), each.counted, each.by)
-                   for each in found.calls]  # fmt: skip
+        counted = [
+            (each.node, _number(each.calls), _number(each.read), _number(each.written), each.counted, each.by)
+            for each in found.calls
+        ]
         table("what models are asked, at most", heads, counted)
     _show_influence(found, table)
-    if found.matched:
+    if found.calls:
         titles = ("method", "signal", "for", "scores", "calls", "tokens read", "written", "time")
-        told = [
-            (each.method, each.signal or "none", each.update or "-",
-             *map(_number, (each.scored, each.calls, each.read, each.written)), _time(each))
-            for each in found.methods
-        ]  # fmt: skip
-        table("what each method takes, as if alone, at most", titles, told)
+        table("what each method takes, as if alone, at most", titles, map(_method, found.methods))
+    if found.matched:
         print(found.matched)
+
+
+def _method(cost: MethodCost) -> tuple[str, ...]:
+    numbers = (cost.scored, cost.calls, cost.read, cost.written)
+    return (cost.method, cost.signal or "none", cost.update or "-", *map(_number, numbers), _time(cost))
 
 
 def _show_influence(found: Planned, table: ShowTable) -> None:
@@ -112,8 +115,8 @@ def _time(cost: MethodCost) -> str:
 
 
 def _number(value: int) -> str:
-    """1,234 as it is; 1.2M and 3.4G where nobody counts the rest."""
+    """In full up to a million, then as 1.2M or 3.4G: nobody counts the rest."""
     for size, unit in ((10**9, "G"), (10**6, "M")):
-        if value >= 10 * size or (value >= size and unit == "M"):
+        if value >= size:
             return f"{value / size:,.1f}{unit}"
     return f"{value:,}"

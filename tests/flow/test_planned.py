@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from flow.asked import Asked, asked
+from flow.cli import table
 from flow.compared import MethodCost, matched, method_costs
 from flow.estimate import estimates
 from flow.graph import Graph, build
+from flow.planned import planned, show
 from flow.recipe import RecipeBase, load_recipe
+from flow.session import open_recipe
 from stages.contract.ledger import Ledger
 from stages.contract.manifest import Manifest
 from tests.flow.test_recipe import RECIPES, write
@@ -174,6 +177,22 @@ def test_the_experiment_compares_equal_rows_and_has_a_control_and_seeds() -> Non
     assert found.responses.samples > 1 and found.pairs.least_gap_se > 0
     assert matched(found).startswith("equal rows")
     assert found.fresh["instructions"]["seed"] != found.instructions.seed
+
+
+def test_people_are_shown_every_method_and_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = write(tmp_path, **SIZES, compare=["self-reward"], judge={"engine": SERVER})
+    found = planned(open_recipe(path, str(tmp_path / "store"), [], write=False))
+    show(found, table)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "self-reward.it1.judge 288" in shown and "96 candidates x 3 ratings judge-1" in shown
+    assert "what each method takes, as if alone, at most" in shown and "self-reward judge dpo 96" in shown
+    assert "equal rows: every student (tailored, self-reward)" in shown
+    told = found.as_json()
+    assert {each["node"] for each in told["calls"]} >= {"it1.instructions", "self-reward.it1.judge"}
+    assert [each["method"] for each in told["methods"]] == ["tailored", "self-reward"]
 
 
 @pytest.mark.parametrize("method", ["montessori", "arte"])

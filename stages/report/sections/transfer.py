@@ -41,12 +41,9 @@ def section(nodes: Nodes, branches: Branches) -> Section | None:
         label = f"{branches.main} − {drawn[0]['second']}, loss in nats per token"
         rows = [(each["student"], _interval(each), branches.colour(branches.main)) for each in drawn]
         drawing = intervals(rows, x_label=label, title="What the data do for each student", zero=True)
-        blocks.append(
-            Figure(
-                "transfer", drawing, f"Left of the dashed line the {branches.main} data are better for that student."
-            )
-        )
-    head = [each for each in (_BASE, branches.main, *others)]
+        caption = f"Left of the dashed line the {branches.main} data are better for that student."
+        blocks.append(Figure("transfer", drawing, caption))
+    head = [_BASE, branches.main, *others]
     blocks.append(
         Table(
             "Held-out loss of each student by the data that it was trained on",
