@@ -38,10 +38,16 @@ _SMALL: Json = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}}
 
 
 class Scenarios:
-    """The scenarios by name; what is in their namespaces, and `helm test` of some, begun as soon as they stand."""
+    """The scenarios by name; what is in their namespaces, and `helm test` of some, begun as soon as they stand.
 
-    def __init__(self, image: str) -> None:
+    Args:
+        image: of the stages, and of the controller whose run is to succeed: it knows toys.
+        controller: of all others.
+    """
+
+    def __init__(self, image: str, controller: str) -> None:
         self.image = image
+        self.controller = controller
         mark = uuid.uuid4().hex[:8]
         self._namespaces = {name: f"montessori-{name}-{mark}" for name in NAMES}
         self._pool = ThreadPoolExecutor(3)
@@ -134,9 +140,10 @@ class Scenarios:
         """What cannot be as the scenario has it: there is one definition in a cluster, and these images and hosts."""
         values = self._of_chart(name)
         image = named(self.image)
+        controller = image if name == "monitoring" else named(self.controller)
         changes: Json = {
             "crds": {"install": False},
-            "controller": {"image": image, "intervalSeconds": 3, **_SMALL},
+            "controller": {"image": controller, "intervalSeconds": 3, **_SMALL},
             "stages": {"image": image},
             "minio": _SMALL,
         }

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stages.contract.store.check import WORKS
 from tests.cluster import scenarios
-from tests.cluster.machine import check_programs, helm, image_under_test, kubectl, kubectl_json
+from tests.cluster.machine import check_programs, controller_image, helm, image_under_test, kubectl, kubectl_json
 from tests.cluster.scenarios import NAMES, NOBODY, RELEASE, STORED, Scenarios
 
 OPERATOR = Path(__file__).with_name("prometheus_operator.yaml")
@@ -40,7 +40,7 @@ def operator_kinds(cluster: client.ApiClient) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def installed(operator_kinds: None) -> Iterator[Scenarios]:
-    found = Scenarios(image_under_test())
+    found = Scenarios(image_under_test(), controller_image())
     try:
         yield found
     finally:
@@ -114,7 +114,7 @@ def test_a_run_succeeds_under_other_names_and_ports(worked: str) -> None:
             "StoreDoesNotAnswer",
             "no keys for the role of AWS_ROLE_ARN",
         ),
-        ("gpu", "queued", "Progressing", "Queued", "numbers"),
+        ("gpu", "queued", "Progressing", "Queued", "prepare"),
         ("gpu", "no-room", "Progressing", "Unschedulable", "Insufficient nvidia.com/gpu"),
         ("gpu", "no-image", "Progressing", "ImageNotPulled", "montessori-gpu@sha256:0000"),
     ],
