@@ -70,6 +70,7 @@ class Stages:
         self._seen: set[str] = set()  # pods by UID
         self._done: set[str] = set()
         self._pool = ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="stage")
+        _table("")  # the first one takes seconds, since it imports pandas: the first pods would have ended meanwhile
         # A pod enters this selection when it begins to run, and leaves it when it ends.
         running = events(
             transport, f"/api/v1/namespaces/{namespace}/pods", self._stop, fieldSelector="status.phase=Running"
@@ -108,7 +109,7 @@ class Stages:
         started = stamp()
         task, layout = self._task(uri)
         shard = task.shards.indices[index]
-        rows = pa.table({"text": [f"{task.fingerprint} {shard}"]})
+        rows = _table(f"{task.fingerprint} {shard}")
         with tempfile.TemporaryDirectory() as scratch:
             writer = ShardWriter(self._store, task, shard, layout, uuid.uuid4().hex, Meter(), Path(scratch))
             writer.add({"rows": rows}, None, {})
@@ -124,3 +125,7 @@ class Stages:
                 layout = fix_layout(self._store, task.output, Layout(shards=task.shards.count, chunk_rows=64))
                 self._tasks[uri] = task, layout
             return self._tasks[uri]
+
+
+def _table(text: str) -> pa.Table:
+    return pa.table({"text": [text]})

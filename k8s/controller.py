@@ -43,6 +43,7 @@ class _Slot:
     one: OneRun
     busy: bool = False
     peeking: bool = False  # busy, but not with a turn
+    missed: bool = False  # a look at the store was due while a turn went on: it comes right after that
     woken: bool = False
     turned: float = float("-inf")  # when its last turn ended
     status: Status = field(default_factory=dict)
@@ -131,6 +132,8 @@ class Controller:
         """Has each run whose Jobs are at work ask the store whether they have made it; one that finds it is woken."""
         with self._lock:
             working = {name: slot for name, slot in self._slots.items() if not slot.busy and slot.one.at_work}
+            for slot in self._slots.values():
+                slot.missed = slot.busy and not slot.peeking
             for slot in working.values():
                 slot.busy = slot.peeking = True
         requests = sum(slot.one.at_work for slot in working.values())
@@ -196,9 +199,14 @@ class Controller:
 
     def _free(self, name: str, slot: _Slot, again: bool) -> None:
         with self._lock:
-            slot.busy = slot.peeking = False
-            again, slot.woken = again or slot.woken, False
-        if again:
+            missed, slot.missed = slot.missed, False
+            slot.busy = slot.peeking = missed
+            slot.woken = slot.woken or again
+            again = slot.woken and not missed
+            slot.woken = slot.woken and missed
+        if missed:
+            self._occupy(slot, self._peek_one, name, slot)
+        elif again:
             self.wake(name)
 
     def _peek_one(self, name: str, slot: _Slot) -> None:

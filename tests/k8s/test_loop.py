@@ -14,6 +14,7 @@ import pytest
 from k8s import names
 from k8s.client import NoAnswer
 from k8s.controller import Controller
+from k8s.one import OneRun
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import FileStore
 from tests.k8s.driving import NAME, Driver, condition, make_controller, recipe, sweep, tools
@@ -77,6 +78,29 @@ def test_what_is_complete_is_gone_on_from_before_its_pods_end(cluster: FakeClust
     jobs = cluster.jobs()
     assert len(jobs) == 4 and not any("conditions" in job.get("status", {}) for job in jobs)
     assert not [method for method, path in cluster.seen if method == "DELETE"]
+
+
+def test_a_look_at_the_store_that_a_turn_kept_waiting_comes_right_after_it(
+    cluster: FakeCluster, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a second later: a result that comes during a turn would wait for the look after the next."""
+    controller = make_controller(tools(cluster, store), interval_s=NEVER_S)
+    turn = OneRun.turn
+
+    def kept_waiting(one: OneRun, *arguments: Any) -> Any:
+        found = turn(one, *arguments)
+        cluster.compute()
+        controller.peek()  # due now, while this turn goes on
+        return found
+
+    cluster.add_run(NAME, recipe())
+    monkeypatch.setattr(OneRun, "turn", kept_waiting)
+    sweep(controller)
+    assert controller._woken == {NAME}
+    monkeypatch.setattr(OneRun, "turn", turn)
+    controller.step()
+    controller.settle()
+    assert cluster.jobs("lines") and not any("conditions" in job.get("status", {}) for job in cluster.jobs())
 
 
 def test_a_watch_that_says_nothing_costs_time_and_nothing_else(cluster: FakeCluster, store: FileStore) -> None:
