@@ -13,7 +13,7 @@ from stages.contract.artifact import Artifact
 from stages.contract.store import FileStore
 from tests.cluster import tiny
 from tests.cluster.faults import evict
-from tests.cluster.machine import LOOP_S, await_, kubectl
+from tests.cluster.machine import LOOP_S, REQUEST_S, await_, kubectl
 from tests.cluster.release import Release
 from tests.support import REPOSITORY
 
@@ -49,6 +49,12 @@ class Loop:
         self.release.ended(NAME, within=LOOP_S)
         nodes = read_resolved(self.release.store, NAME)["nodes"]
         return {name: Artifact(self.release.store, node["key"]).manifest.digest for name, node in nodes.items()}
+
+    def close(self) -> None:
+        """Ends the local run where a test did not wait for it."""
+        if self._local.poll() is None:
+            self._local.terminate()  # it stops its stages
+            self._local.communicate(timeout=REQUEST_S)
 
     def _start_local(self) -> subprocess.Popen[str]:
         """As many ranks in one process each as there are pods."""
