@@ -103,9 +103,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             store = open_store(f"{root}/{part}-{time.time():.0f}")
             with emptied_namespace(api, part) as namespace:
                 figures = measured(part, namespace, planned[part], store)
-            found.append(figures | ({"indices": indices} if part == "wide" else {}))
-            if not options.quick:  # what took a quarter of an hour is kept, whatever becomes of the next part
-                save("cluster", f"{len(nodes)}-nodes-{line['store']}-{part}", line | {"parts": found[-1:]})
+                found.append(figures | ({"indices": indices} if part == "wide" else {}))
+                if not options.quick:  # what took a quarter of an hour is kept, whatever becomes of the rest
+                    save("cluster", f"{len(nodes)}-nodes-{line['store']}-{part}", line | {"parts": found[-1:]})
     print(shown(found))
     return line | {"parts": found}
 

@@ -133,8 +133,8 @@ class Client:
                     raise
                 token = ""
                 continue
-            yield from page.get("items", ())
             token = page.get("metadata", {}).get("continue", "")
+            yield from page.pop("items", ())  # gone before the next page comes: each is tens of MiB
             if not token:
                 return
 
