@@ -71,7 +71,7 @@ def measured(name: str, namespace: str, recipes: Mapping[str, Any], store: Store
         before, began = controller.metrics(), time.monotonic()
         for run, recipe in recipes.items():
             api.create(names.PLURAL, _object(run, recipe))
-        runs = _ended(name, api, stages, controller)
+        runs = _ended(name, len(recipes), api, stages, controller)
         seconds = time.monotonic() - began
         after = controller.metrics()
         _, peak = controller.memory_mib()
@@ -117,12 +117,14 @@ def _object(run: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ended(name: str, api: Client, stages: Stages, controller: Watched) -> dict[str, Any]:
-    """The runs, once all have succeeded."""
+def _ended(name: str, count: int, api: Client, stages: Stages, controller: Watched) -> dict[str, Any]:
+    """The runs, so many of them, once all have succeeded."""
     known: tuple[int, int] = (-1, -1)
     moved = told = began = time.monotonic()
     while True:
         runs = {each["metadata"]["name"]: each for each in api.list(names.PLURAL)}
+        if len(runs) < count:
+            raise Failed(f"{count - len(runs)} of {count} runs are gone: somebody removed them, or their namespace")
         statuses = [each.get("status", {}) for each in runs.values()]
         phases = Counter(str(each.get("phase", "")) for each in statuses)
         if phases["Succeeded"] == len(runs):
