@@ -261,9 +261,11 @@ class Keeper:
             if at_work:
                 self._settler.delete(job for job in at_work if not job.going)
                 break  # once they are gone; their going wakes the controller
-            notices.append((Reason.RERUN, self._requests.carry_out(request, self._resolver)))
-            self._fresh()
-            self._look({})
+            text, forgot = self._requests.carry_out(request, self._resolver)
+            notices.append((Reason.RERUN, text))
+            if forgot:  # else every manifest would be read again for nothing
+                self._fresh()
+                self._look({})
         return notices
 
     # Telling

@@ -44,31 +44,31 @@ class Requests:
             return ()
         return self._graph.downstream(request.node) if request.down else (request.node,)
 
-    def carry_out(self, request: Rerun, resolver: Resolver) -> str:
-        """Forgets what is to be made again; says what was done.
+    def carry_out(self, request: Rerun, resolver: Resolver) -> tuple[str, bool]:
+        """Forgets what is to be made again.
+
+        Returns:
+            What was done, and whether that took anything out of what the resolver knows.
 
         Raises:
             StageError: STORE; the request is then carried out by a later call.
         """
-        text = self._forget(request, resolver)
+        text, forgot = self._forget(request, resolver)
         self._store.put(self._key(request), canonical_json({"id": request.id, "done": stamp(), "result": text}))
         self._done[request.id] = True
-        return text
+        return text, forgot
 
     def _key(self, request: Rerun) -> str:
         return f"runs/{self._run.name}/requests/{request.id}.json"
 
-    def _forget(self, request: Rerun, resolver: Resolver) -> str:
+    def _forget(self, request: Rerun, resolver: Resolver) -> tuple[str, bool]:
         if request.node is None:
-            return "carried on, with earlier failures forgotten"
+            return "carried on, with earlier failures forgotten", False
         try:
             count = forget(resolver, request.node, request.shards or (), request.down)
         except StageError as error:
             if error.code != ExitCode.BAD_SETTINGS:
                 raise
-            return f"request {request.id} cannot be carried out: {error}"
-        return (
-            f"{request.node} is made again"
-            + (" with all that is made from it" if request.down else "")
-            + ("" if count else ": there was nothing of it yet")
-        )
+            return f"request {request.id} cannot be carried out: {error}", False
+        below = " with all that is made from it" if request.down else ""
+        return f"{request.node} is made again{below}" + ("" if count else ": there was nothing of it yet"), True

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.contract.spec import StageSpec, resource
-from stages.training.settings import PACKAGES, Dtype, Schedule, TrainingSettings
+from stages.training.settings import PACKAGES, AutoDtype, Schedule, TrainingSettings
 
 Loss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -45,9 +45,7 @@ class DpoSettings(TrainingSettings):
         "</instruction>",
         description="Text that ends an output; put behind one that lacks it, so that the teacher goes on writing it.",
     )
-    save_dtype: Literal["auto"] | Dtype = Field(
-        "auto", description="Precision of the published weights; auto is the teacher's own."
-    )
+    save_dtype: AutoDtype = Field("auto", description="Precision of the published weights; auto is the teacher's own.")
     checkpoints: int = Field(
         0,
         ge=0,

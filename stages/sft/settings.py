@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from stages.contract.spec import StageSpec
-from stages.training.settings import PACKAGES, Dtype, Schedule, TrainingSettings
+from stages.training.settings import PACKAGES, AutoDtype, Schedule, TrainingSettings
 
 
 class SftSettings(TrainingSettings):
@@ -30,9 +28,7 @@ class SftSettings(TrainingSettings):
         description="Train on so many of the usable rows, those with the smallest response_id (a hash, so a random "
         "choice), or on all; for students that are compared on equal amounts. Montessori-Instruct: 10,000.",
     )
-    save_dtype: Literal["auto"] | Dtype = Field(
-        "auto", description="Precision of the published weights; auto is the student's own."
-    )
+    save_dtype: AutoDtype = Field("auto", description="Precision of the published weights; auto is the student's own.")
 
 
 SPEC = StageSpec(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stages.contract.spec import StageSettings, resource
 
 Dtype = Literal["float32", "bfloat16"]
+AutoDtype = Literal["auto"] | Dtype
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # Distributions whose version changes what training gives.
@@ -59,7 +60,7 @@ class TrainingSettings(StageSettings):
         ge=8,
         description="Longest row, prompt included; a longer one is dropped and counted, never cut.",
     )
-    dtype: Literal["auto"] | Dtype = Field(
+    dtype: AutoDtype = Field(
         "auto",
         description="Precision of forward and backward; auto is bfloat16, and float32 on a CPU that only emulates it. "
         "With bfloat16 DeepSpeed keeps master weights, moments and accumulated gradients in fp32. Pods of one training "

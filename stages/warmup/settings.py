@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from stages.contract.spec import StageSpec
-from stages.training.settings import PACKAGES, Dtype, Schedule, TrainingSettings
+from stages.training.settings import PACKAGES, AutoDtype, Schedule, TrainingSettings
 
 
 class WarmupSettings(TrainingSettings):
@@ -22,7 +20,7 @@ class WarmupSettings(TrainingSettings):
         Schedule(kind="rising"), description="The learning rate over the steps. The paper: rising to the end."
     )
     batch: int = Field(4, ge=1, description="Rows of one optimiser step. The paper: 4 a GPU.")
-    dtype: Literal["auto"] | Dtype = Field(
+    dtype: AutoDtype = Field(
         "float32",
         description="Precision of forward and backward; auto is bfloat16, and float32 on a CPU that only emulates it. "
         "Master weights and moments are fp32 either way, but bfloat16 rounds the student's weights once before the "
