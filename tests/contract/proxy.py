@@ -11,14 +11,19 @@ from urllib.parse import urlparse
 
 
 class Fault(NamedTuple):
-    """What becomes of a request: an answer of our own; or, if `lost`, it is done and its answer never arrives."""
+    """What becomes of a request: an answer of our own; or, if `lost`, it is done and its answer never arrives.
+
+    `stays`: so does every later request of this connection. Without a `code` the answer has no body.
+    """
 
     status: int = 500
     code: str = "InternalError"
     lost: bool = False
+    stays: bool = False
 
 
 LOST = Fault(lost=True)
+ELSEWHERE = Fault(404, code="", stays=True)  # the connection has reached something that is no S3 server
 
 
 class Proxy:
@@ -47,6 +52,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            fault: Fault | None = None  # of this connection
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Nothing: pytest would show every request."""
@@ -58,16 +64,17 @@ class Proxy:
 
         return Handler
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def _answer(self, request: Any) -> None:
         if "100-continue" in request.headers.get("Expect", ""):
             del request.headers["Expect"]  # http.server has said "continue" already
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         with self._lock:
             self.requests += 1
-            fault = self.decide(request.command, request.headers, self.requests)
+            fault = request.fault or self.decide(request.command, request.headers, self.requests)
+            request.fault = fault if fault is not None and fault.stays else None
             self.faults += fault is not None
         if fault is not None and not fault.lost:
-            return _send(request, fault.status, {}, _document(fault.code))
+            return _send(request, fault.status, {}, _document(fault.code) if fault.code else b"")
         assert self._target is not None
         upstream = http.client.HTTPConnection(self._target, timeout=30)
         try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stages.contract.artifact import Artifact
+from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import write_task
 from tests.contract.builders import lines, lines_task, products, undisturbed
-from tests.contract.proxy import LOST, Fault, Proxy
+from tests.contract.proxy import ELSEWHERE, LOST, Fault, Proxy
 from tests.contract.servers import Server
 from tests.support import start_stage
 
@@ -74,3 +76,31 @@ def test_racers_behind_a_flapping_server_have_one_winner(fault: Fault, proxy: Pr
     assert len(won) == 1
     proxy.decide = lambda *_: None
     assert proxied_store.get("race") == str(won[0]).encode()
+
+
+READS = {
+    "get": lambda store, path: store.get_or_none("a"),
+    "get_file": lambda store, path: store.get_file("a", path),
+    "size": lambda store, path: store.size("a"),
+    "list": lambda store, path: list(store.list("")),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_connection_that_leads_elsewhere_says_nothing_about_an_object(
+    read: Callable[[Store, Path], object], proxy: Proxy, proxied_store: Store, tmp_path: Path
+) -> None:
+    """A gateway took the connection while the server was away, and answers 404 to whatever is asked of it."""
+    proxied_store.put("a", b"1")
+    told = read(proxied_store, tmp_path / "before")
+    reached = proxy.requests
+    proxy.decide = lambda method, headers, number: ELSEWHERE if number == reached + 1 else None
+    assert read(proxied_store, tmp_path / "after") == told
+    assert proxy.faults > 0
+
+
+def test_nothing_but_such_answers_is_no_missing_object(proxy: Proxy, proxied_store: Store) -> None:
+    proxy.decide = lambda method, headers, number: ELSEWHERE
+    with pytest.raises(StageError, match="something else does: 404") as caught:
+        proxied_store.hasty().get_or_none("a")
+    assert caught.value.code is ExitCode.STORE

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from stages.contract.errors import ExitCode, StageError, bad_settings
 
-ABSENT = {"404", "NoSuchKey", "NotFound"}
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
 _FULL = {"XMinioStorageFull", "InsufficientStorage", "507", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 _WRONG_KEYS = {
     "AuthorizationHeaderMalformed",
@@ -57,11 +57,27 @@ def code_of(error: BaseException) -> str:
     return "507" if _status(error) == 507 else str(error.response.get("Error", {}).get("Code", ""))
 
 
+def absent(error: BaseException) -> bool:
+    """Whether the server says that there is no such object."""
+    return code_of(error) in _ABSENT and not strange(error)
+
+
+def strange(error: BaseException) -> bool:
+    """Whether this 404 is no S3 server's: theirs have an error code in the body, except for HEAD.
+
+    A proxy or an ingress answers so while the server behind it is away.
+    """
+    error = _cause(error)
+    return isinstance(error, ClientError) and code_of(error) == "404" and error.operation_name != "HeadObject"
+
+
 def passing(error: BaseException) -> bool:
     """Whether trying again may help: connections, time-outs, 5xx and throttling pass; wrong keys do not."""
     error = _cause(error)
     if isinstance(error, ClientError):
         code, status = code_of(error), _status(error)
+        if strange(error):
+            return True
         if code in _FULL or status in _LASTING_STATUS:
             return False
         return code in _PASSING or status >= 500 or status in _PASSING_STATUS
@@ -109,7 +125,7 @@ def named(error: Exception, bucket: str, uri: str, key: str, patience_s: float) 
         )
     if isinstance(cause, BotoCoreError) and not passing(cause):
         return bad_settings(f"S3 is not configured: {_short(cause)}", where=uri)
-    what = code or _short(cause)
+    what = "something else does: 404 without an S3 error code" if strange(cause) else code or _short(cause)
     return StageError(
         f"the S3 server does not answer, tried for {patience_s:.0f} s ({what})",
         code=ExitCode.STORE,

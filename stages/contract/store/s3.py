@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from stages.contract.errors import bad_settings
 from stages.contract.store.base import Entry, Store, missing
-from stages.contract.store.faults import ABSENT, code_of, faulty_keys, named, passing
+from stages.contract.store.faults import absent, code_of, faulty_keys, named, passing, strange
 
 PATIENCE_VARIABLE = "MONTESSORI_STORE_PATIENCE"
 HASTY_PATIENCE_S = 15.0
@@ -81,7 +81,7 @@ class S3Store(Store):
                 body: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
                 return body
             except ClientError as error:
-                if code_of(error) in ABSENT:
+                if absent(error):
                     return None
                 raise
 
@@ -119,7 +119,8 @@ class S3Store(Store):
                 self._client.download_file(self.bucket, self._key(key), str(path), Config=_TRANSFER)
                 return True
             except ClientError as error:
-                if code_of(error) in ABSENT:
+                if absent(error):
+                    self._check_bucket()  # it begins with HEAD
                     return False
                 raise
 
@@ -140,7 +141,7 @@ class S3Store(Store):
                 found: dict[str, Any] = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
                 return found
             except ClientError as error:
-                if code_of(error) in ABSENT:
+                if absent(error):
                     self._check_bucket()  # HEAD has no body: a missing bucket also answers a bare 404
                     return None
                 raise
@@ -173,8 +174,9 @@ class S3Store(Store):
     def _delete(self, objects: dict[str, Any]) -> None:
         answer = self._client.delete_objects(Bucket=self.bucket, Delete=objects)
         for fault in answer.get("Errors", ()):  # the answer as a whole is a 200 all the same
-            if fault.get("Code") not in ABSENT:
-                raise ClientError({"Error": fault, "ResponseMetadata": answer["ResponseMetadata"]}, "DeleteObjects")
+            error = ClientError({"Error": fault, "ResponseMetadata": answer["ResponseMetadata"]}, "DeleteObjects")
+            if not absent(error):
+                raise error
 
     def _page(self, prefix: str, token: str | None) -> Any:
         more = {"ContinuationToken": token} if token else {}
@@ -192,12 +194,20 @@ class S3Store(Store):
             retry=tenacity.retry_if_exception(passing),
             wait=tenacity.wait_exponential(multiplier=0.2, max=10) + tenacity.wait_random(0, 1),
             stop=tenacity.stop_after_delay(self.patience_s),
+            before_sleep=self._connect_anew,
             reraise=True,
         )
         try:
             return retrying(action)
         except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
             raise named(error, self.bucket, self.uri, key, self.patience_s) from None
+
+
+    def _connect_anew(self, state: tenacity.RetryCallState) -> None:
+        """A connection that reached something else while the server was away would reach it for as long as it lasts."""
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None and strange(error):
+            self._client.close()
 
 
 def _patience_s() -> float:
