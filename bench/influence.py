@@ -14,31 +14,42 @@ take at this machine's measured rate; first order's is of the scores alone, with
 is taken once (base, reference gradient) is printed, not spread over the candidates. With `--share N` passes over the
 reference are timed on one of N of their batches, which are of like size, and multiplied.
 
-Each way runs in a process of its own, one after the other, so that its peak memory is its own. The last line is JSON,
-and is written to bench/results/ for docs/performance.md (python -m bench.performance).
+Each way runs in a process of its own, one after the other, so that its peak memory is its own; on a GPU in one process,
+where the peak is set back. The last line is JSON, and is written to bench/results/ for docs/performance.md
+(python -m bench.performance).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe, matmul_flops, peak_gib, save
+from bench.machine import describe, device, matmul_flops, peak_gib, save, timed
 
 PAPER_BATCH = 8
 GROUPS = 8  # of reference rows, the probes' default: fewer rows cannot be dealt into them
 PER_PROMPT = 4  # candidates of one prompt, of which two_stage corrects two
 WARM_UP_ROWS, WARM_UP_STEPS, WARM_UP_LR = 4, 8, 1e-5
+SHAPE = {  # of TinyLlama-1.1B (arXiv 2401.02385), with SmolLM2's vocabulary
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "tie_word_embeddings": False,
+}
+_held: dict[Path, Any] = {}  # the state after the warm-up, on a GPU, where all ways share a process
 BUNDLED = Path(__file__).parent.parent / "stages" / "data" / "reference.jsonl"
 
 
@@ -54,6 +65,7 @@ class Setup:
     lr: float
     longest: int = 1024
     share: int = 1
+    student: str = "smollm2"
 
 
 def main() -> int:
@@ -100,36 +112,46 @@ def main() -> int:
 
 
 def alone(way: Callable[[Setup], Any], setup: Setup) -> Any:
-    """Calls `way` in a fresh process."""
-    print(f"… {way.__name__.replace('_', ' ')}", file=sys.stderr, flush=True)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(way, (setup,))
+    """Calls `way` in a fresh process; on a GPU in this one, whose peak begins anew."""
+    name = way.__name__.replace("_", " ")
+    print(f"… {name}", file=sys.stderr, flush=True)
+    if device() == "cuda":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        found, seconds = timed(partial(way, setup))
+    else:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found, seconds = timed(partial(pool.apply, way, (setup,)))
+    print(f"  {name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def warm_up(setup: Setup) -> None:
     """Leaves a checkpoint with real moments: a few steps of torch's AdamW on rows that are nothing else's."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from stages.influence.state import AdamState
     from stages.models.source import ModelSource, resolve
 
     model_folder = resolve(ModelSource(model="builtin:smollm2"), setup.checkpoint / "cache")
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    AutoTokenizer.from_pretrained(model_folder).save_pretrained(setup.checkpoint)
+    model = student(setup.student, model_folder).to(device())
     model.config.save_pretrained(setup.checkpoint)
-    tokenizer.save_pretrained(setup.checkpoint)
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_LR, weight_decay=0.0)
     examples = encode(setup, setup.warm_up, 128)
     for step in range(WARM_UP_STEPS):
         optimizer.zero_grad()
         for example in examples[step * WARM_UP_ROWS :][:WARM_UP_ROWS]:
-            ids = torch.tensor([example.ids])
-            labels = ids.masked_fill(torch.arange(ids.shape[1]) < example.labels_from, -100)
+            ids = torch.tensor([example.ids], device=device())
+            labels = ids.masked_fill(torch.arange(ids.shape[1], device=device()) < example.labels_from, -100)
             (model(ids, labels=labels).loss / WARM_UP_ROWS).backward()
         optimizer.step()
     named = dict(model.named_parameters())
-    AdamState(
+    state = AdamState(
         weights={name: p.detach() for name, p in named.items()},
         exp_avg={name: optimizer.state[p]["exp_avg"] for name, p in named.items()},
         exp_avg_sq={name: optimizer.state[p]["exp_avg_sq"] for name, p in named.items()},
@@ -138,7 +160,32 @@ def warm_up(setup: Setup) -> None:
         betas=(0.9, 0.999),
         eps=1e-8,
         weight_decay=0.0,
-    ).save(setup.checkpoint)
+    )
+    if device() == "cuda":
+        _held[setup.checkpoint] = state
+    if device() == "cpu" or setup.student == "smollm2":  # whose checkpoint the published procedure reads again
+        state.save(setup.checkpoint)
+
+
+def checkpoint(setup: Setup, model: Any) -> Any:
+    """The state that `warm_up` left; `model` has its shapes."""
+    from stages.influence.state import load_state
+
+    return _held[setup.checkpoint] if setup.checkpoint in _held else load_state(setup.checkpoint, model)
+
+
+def student(name: str, smollm2: Path) -> Any:
+    """In fp32: SmolLM2-135M itself, or random weights in the shape of TinyLlama-1.1B (the paper's student)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if name == "smollm2":
+        return AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(smollm2)
+    config.update(SHAPE)
+    torch.manual_seed(0)
+    with torch.device(device()):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def encode(setup: Setup, rows: list[dict[str, str]], tokens: int) -> list[Any]:
@@ -158,10 +205,10 @@ def inputs(setup: Setup, references: int | None = None) -> tuple[list[Any], list
 
 def plain_student(setup: Setup) -> tuple[Any, Any]:
     """(the Hugging Face model with the checkpoint's weights, the checkpoint)."""
-    from stages.influence.state import build_student, load_state
+    from stages.influence.state import build_student
 
     model = build_student(setup.checkpoint)
-    state = load_state(setup.checkpoint, model)
+    state = checkpoint(setup, model)
     for name, parameter in model.named_parameters():
         parameter.data = state.weights[name].clone()
     return model, state
@@ -175,6 +222,7 @@ def run_published(setup: Setup) -> dict[str, Any]:
 
     reference, candidates = inputs(setup)
     model, _ = plain_student(setup)
+    model.to(device())
     first, rest = reference[:PAPER_BATCH], reference[PAPER_BATCH :: setup.share]
 
     def one() -> None:
@@ -186,23 +234,26 @@ def run_published(setup: Setup) -> dict[str, Any]:
     _, started = timed(one)
     _, passing = timed(lambda: paper_reference_loss(model, rest)) if rest else (0.0, 0.0)
     others = (len(reference) - len(first)) / max(1, len(rest))
-    return {"seconds": started + passing * others, "peak": peak_gib()}
+    return {"seconds": started + passing * others, "peak": peak_gib(device())}
 
 
 def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
+    import torch
+
     from stages.influence.probe import Prober
     from stages.influence.results import ProbeOptions
-    from stages.influence.state import build_student, load_state
+    from stages.influence.state import build_student
 
     model = build_student(setup.checkpoint)
-    return Prober(model, load_state(setup.checkpoint, model), reference, ProbeOptions(lr=setup.lr, **options))
+    state, chosen = checkpoint(setup, model), ProbeOptions(lr=setup.lr, **options)
+    return Prober(model, state, reference, chosen, device=torch.device(device()))
 
 
 def run_exact(setup: Setup) -> dict[str, Any]:
     """Seconds of `exact` and of the pass of `corrected`: of a share of the packs, by their tokens, if so asked."""
     reference, candidates = inputs(setup)
     probe = prober(setup, reference, gradient_groups=GROUPS)
-    rate = max(matmul_flops(), matmul_flops(setting="medium"))
+    rate = fp32_flops()
     probe.reference_losses(probe.state.weights, probe._batches[:1])
     (weights, _), step_s = timed(lambda: probe.step(candidates[0]))
     passes = {}
@@ -216,7 +267,7 @@ def run_exact(setup: Setup) -> dict[str, Any]:
         "exact_s": step_s + passes["exact"],
         "corrected_s": step_s + passes["corrected"],
         "floor_exact": floor / (step_s + passes["exact"]),
-        "peak": peak_gib(),
+        "peak": peak_gib(device()),
         "gflops": rate / 1e9,
         "tokens": sum(len(example.ids) for example in reference),
     }
@@ -229,7 +280,7 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     reference, candidates = inputs(setup)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
-    rate = max(matmul_flops(), matmul_flops(setting="medium"))
+    rate = fp32_flops()
     _, gradient_s = timed(lambda: probe.linearised)
     share = sum(len(example.ids) for example in some) / sum(len(example.ids) for example in reference)
     probe.first_order(candidates[0])
@@ -248,7 +299,7 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
             str(length): by_length(probe, bare, candidates[0], length, rate) for length in (128, 256, 512, 1024)
         },
         "candidate_tokens": statistics.median(len(example.ids) for example in candidates),
-        "peak": peak_gib(),
+        "peak": peak_gib(device()),
     }
 
 
@@ -292,13 +343,14 @@ def run_oracle(setup: Setup) -> list[float]:
 
     reference, candidates = inputs(setup, setup.oracle_references)
     model, state = plain_student(setup)
-    return Oracle(model, state, reference, lr=setup.lr).scores(candidates)
+    return Oracle(model.to(device()), state, reference, lr=setup.lr).scores(candidates)
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - started
+def fp32_flops() -> float:
+    """The machine's best fp32 rate; on a CPU oneDNN's is fp32 under any setting (stages/influence/matmul.py)."""
+    if device() == "cuda":
+        return matmul_flops(8192, device="cuda")
+    return max(matmul_flops(), matmul_flops(setting="medium"))
 
 
 def flops(model: Any, examples: list[Any]) -> float:
@@ -335,7 +387,7 @@ def report(
     references = len(setup.reference)
     print(f"{references} reference rows ({mine['tokens']} tokens), {len(setup.candidates)} candidates of about")
     print(f"{mine['candidate_tokens']:.0f} tokens, lr {setup.lr:g}; agreement on {setup.oracle_references} rows")
-    print(f"{describe()}, {mine['gflops']:.0f} GFLOP/s in fp32")
+    print(f"{describe(device())}, {mine['gflops']:.0f} GFLOP/s in fp32")
     print(f"{'way':<13}{'s/candidate':>12}{'ratio':>8}{'Spearman':>10}{'Pearson':>10}{'floor':>8}{'peak GiB':>10}")
     for name, seconds, floor, peak in rows:
         ratio = published["seconds"] / seconds
@@ -349,7 +401,7 @@ def report(
         )
     print(f"once: base {mine['base_s']:.1f} s, reference gradient {mine['gradient_s']:.1f} s")
     line = {
-        "machine": describe(),
+        "machine": describe(device()),
         "refs": references,
         "candidates": len(setup.candidates),
         **{f"ratio_{name}": round(published["seconds"] / seconds, 2) for name, seconds, *_ in rows[1:]},

@@ -9,28 +9,44 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
+T = TypeVar("T")
 _VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
-def describe() -> str:
-    """The machine's name for a line of JSON."""
-    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+def device() -> str:
+    """Where benchmarks of models run: `cuda` if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def peak_gib() -> float:
-    """Most memory that this process has held, GiB."""
+def describe(device: str = "cpu") -> str:
+    """The machine's name for a line of JSON: its processor, or its GPU."""
+    if device == "cuda":
+        import torch
+
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__.partition('+')[0]}"
+    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+
+
+def peak_gib(device: str = "cpu") -> float:
+    """Most memory that this process has held, GiB: the GPU's, if it used one."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
     # ru_maxrss is in KiB on Linux and in bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def save(name: str, case: str, line: dict[str, Any]) -> Path:
-    """Keeps a result as bench/results/NAME-CASE-MACHINE.json, in place of an earlier one of the same machine."""
-    machine = re.sub(r"[^a-z0-9]+", "-", describe().lower()).strip("-")
+    """Keeps bench/results/NAME-CASE-MACHINE.json, in place of an earlier one of the same `line["machine"]`."""
+    machine = re.sub(r"[^a-z0-9]+", "-", str(line["machine"]).lower()).strip("-")
     path = RESULTS / f"{name}-{case}-{machine}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(line, indent=2) + "\n")
@@ -48,23 +64,39 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
 
 
-def matmul_flops(size: int = 2048, seconds: float = 2.0, *, setting: str = "highest") -> float:
-    """fp32 FLOP/s of torch's square matrix product on the CPU: the best of repeated products within `seconds`.
+def matmul_flops(
+    size: int = 2048, seconds: float = 2.0, *, setting: str = "highest", device: str = "cpu", dtype: str = "float32"
+) -> float:
+    """FLOP/s of torch's square matrix product: the best of repeated products within `seconds`.
 
     `setting` is torch's float32 matmul precision (stages/influence/matmul.py says what `medium` is on a CPU).
     """
     import torch
 
     torch.set_float32_matmul_precision(setting)
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
     out = a @ b
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        started = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best = min(best, time.perf_counter() - started)
+        _, taken = timed(lambda: torch.mm(a, b, out=out))
+        best = min(best, taken)
     torch.set_float32_matmul_precision("highest")
     return 2 * size**3 / best
+
+
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """(what the call returns, its seconds); a GPU is waited for before and after."""
+    _wait()
+    started = time.perf_counter()
+    result = call()
+    _wait()
+    return result, time.perf_counter() - started
+
+
+def _wait() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _processor() -> str:

@@ -89,8 +89,8 @@ def _timed(share: float) -> str:
 def precision() -> Iterator[str]:
     for each in results("precision"):
         yield (
-            f"## Precision: agreement with fp64\n\n**{each['machine']}**, SmolLM2-135M, {each['references']} reference "
-            f"rows, {each['candidates']} candidates.\n"
+            f"## Precision: agreement with fp64\n\n**{each['machine']}**, {each['student']}, {each['references']} "
+            f"reference rows, {each['candidates']} candidates.\n"
         )
         rows = [
             (
@@ -99,13 +99,14 @@ def precision() -> Iterator[str]:
                 f"{way['spearman']:.3f}",
                 f"{way['pearson']:.4f}",
                 f"{way['relative_error']:.2g}",
+                f"{way['seconds']:.3g}",
                 "" if way["sigma"] is None else f"{way['sigma']:.1e}",
                 "" if way["within_2_sigma"] is None else f"{way['within_2_sigma']:.0%}",
             )
             for rate in each["rates"]
             for name, way in rate["ways"].items()
         ]
-        yield table(("lr", "way", "Spearman", "Pearson", "error / spread", "σ", "within 2σ"), rows)
+        yield table(("lr", "way", "Spearman", "Pearson", "error / spread", "s", "σ", "within 2σ"), rows)
 
 
 def ranks() -> Iterator[str]:

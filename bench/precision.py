@@ -1,13 +1,14 @@
 """Which scores can be trusted: each way of computing influence against fp64, over the step's learning rate.
 
-    python -m bench.precision [--reference FILE.jsonl] [--references N] [--candidates N] [--longest TOKENS]
-                              [--lr LR ...] [--bf16-lr LR ...]
+    python -m bench.precision [--student smollm2|random-1.1b] [--reference FILE.jsonl] [--references N]
+                              [--candidates N] [--longest TOKENS] [--lr LR ...] [--bf16-lr LR ...]
 
 `exact` is fp32; `bf16 weights` rounds θ' and θ̄ to bf16 for the reference passes (gradients and updates fp32);
 `released` is the published code's arithmetic, all of it in bf16, against its own θ; `first_order` and `corrected` are
-fp32. For each: Spearman and Pearson with the truth, the error's size relative to the spread of the scores, and for
-those with a stated σ the share of errors within 2 σ. Writes bench/results/ and two figures into docs/figures/, again
-after every part: bf16 comes last, since a CPU without bf16 products takes longer for it than for all the rest.
+fp32. On a GPU also `exact tf32`, whose products are TF32. For each: Spearman and Pearson with the truth, the error's
+size relative to the spread of the scores, seconds a candidate, and for those with a stated σ the share of errors within
+2 σ. Writes bench/results/ and, for SmolLM2, two figures into docs/figures/, again after every part: bf16 comes last,
+since a CPU without bf16 products takes longer for it than for all the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from bench.influence import BUNDLED, WARM_UP_ROWS, WARM_UP_STEPS, Setup, alone, inputs, plain_student, prober, warm_up
-from bench.machine import describe, save
+from bench.machine import describe, device, save, timed
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RATES = (5e-6, 1e-5, 1e-4, 1e-3)
@@ -36,6 +37,7 @@ NOISY = 2  # candidates that σ is measured on
 def main() -> int:
     """Print the table and a line of JSON; 1 where ours does not rank as the truth does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", choices=("smollm2", "random-1.1b"), default="smollm2")
     parser.add_argument("--references", type=int, default=16)
     parser.add_argument("--candidates", type=int, default=12)
     parser.add_argument("--lr", type=float, nargs="+", default=list(RATES))
@@ -48,7 +50,8 @@ def main() -> int:
     )
     taken = options.references if options.reference == BUNDLED else 0
     line: dict[str, Any] = {
-        "machine": describe(),
+        "machine": describe(device()),
+        "student": {"smollm2": "SmolLM2-135M", "random-1.1b": "TinyLlama-1.1B with random weights"}[options.student],
         "references": options.references,
         "longest": options.longest,
         "candidates": options.candidates,
@@ -63,6 +66,7 @@ def main() -> int:
             oracle_references=options.references,
             lr=0.0,
             longest=options.longest,
+            student=options.student,
         )
         alone(warm_up, setup)
         truths = {}
@@ -70,12 +74,14 @@ def main() -> int:
             at = replace(setup, lr=lr)
             truths[lr] = alone(run_truth, at)
             line["rates"].append(judged(lr, truths[lr], alone(run_fp32, at)))
-            keep(line, line["rates"][-1])
+            if device() == "cuda":
+                line["rates"][-1]["ways"] |= judged(lr, truths[lr], alone(run_tf32, at))["ways"]
+            keep(options.student, line, line["rates"][-1])
         for rate in line["rates"]:
             if options.bf16_lr is None or rate["lr"] in options.bf16_lr:
                 ways = alone(run_bf16, replace(setup, lr=rate["lr"]))
                 rate["ways"] |= judged(rate["lr"], truths[rate["lr"]], ways)["ways"]
-                keep(line, rate)
+                keep(options.student, line, rate)
     print(json.dumps(line))
     small = [each for each in line["rates"] if each["lr"] <= 1e-4]
     bad = [
@@ -88,10 +94,11 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def keep(line: dict[str, Any], found: dict[str, Any]) -> None:
+def keep(student: str, line: dict[str, Any], found: dict[str, Any]) -> None:
     show(found)
-    save("precision", "smollm2-135m", line)
-    draw(line["rates"])
+    save("precision", student, line)
+    if student == "smollm2":
+        draw(line["rates"])
 
 
 def run_truth(setup: Setup) -> dict[str, list[float]]:
@@ -100,52 +107,74 @@ def run_truth(setup: Setup) -> dict[str, list[float]]:
 
     reference, candidates = inputs(setup)
     model, state = plain_student(setup)
-    oracle = Oracle(model, state, reference, lr=setup.lr)
+    oracle = Oracle(model.to(device()), state, reference, lr=setup.lr)
     scores = np.array(oracle.scores(candidates))
-    start = oracle.reference_nll({name: weight.double() for name, weight in state.weights.items()}).sum()
+    start = oracle.reference_nll({name: weight.double() for name, weight in oracle.state.weights.items()}).sum()
     drift = (start - oracle.reference_nll(oracle.stepped(None)).sum()) / sum(each.tokens for each in reference)
     return {"zero_gradient_step": scores.tolist(), "before_step": (scores + drift).tolist()}
 
 
 def run_fp32(setup: Setup) -> dict[str, dict[str, Any]]:
-    from stages.influence.noise import exact_noise, first_order_noise
+    from stages.influence.noise import first_order_noise
 
     reference, candidates = inputs(setup)
     probe = prober(setup, reference)
-    exact, first = [probe.exact(candidate) for candidate in candidates], probe.first_orders(candidates)
+    exact, whole = exactly(probe, candidates, draws=4)
+    probe.first_order(candidates[0])
+    first, first_s = timed(lambda: probe.first_orders(candidates))
+    first_s /= len(candidates)
+    _, corrected_s = timed(lambda: probe.corrected(candidates[0], first[0]))
     return {
-        "exact": {
-            "scores": [each.score for each in exact],
-            "sigma": exact_noise(probe, candidates[:NOISY], draws=4)["exact"],
+        "exact": whole,
+        "corrected": {
+            "scores": [probe.correct(one, nll)[0] for one, nll in zip(first, exact, strict=True)],
+            "seconds": first_s + corrected_s,
         },
-        "corrected": {"scores": [probe.correct(one, other.nll)[0] for one, other in zip(first, exact, strict=True)]},
         "first_order": {
             "scores": [each.score for each in first],
             "sigma": first_order_noise(probe, candidates[:NOISY]),
+            "seconds": first_s,
         },
     }
+
+
+def run_tf32(setup: Setup) -> dict[str, dict[str, Any]]:
+    reference, candidates = inputs(setup)
+    probe = prober(setup, reference, products="tf32", gradient_groups=0)
+    return {"exact tf32": exactly(probe, candidates, draws=4)[1]}
+
+
+def exactly(probe: Any, candidates: Sequence[Any], *, draws: int) -> tuple[list[Any], dict[str, Any]]:
+    """(Σ nll of the reference rows after each candidate, the way's scores, σ and seconds a candidate)."""
+    from stages.influence.noise import exact_noise
+
+    found = [probe.exact(candidates[0]), *(probe.exact(candidate) for candidate in candidates[1:-1])]
+    last, seconds = timed(lambda: probe.exact(candidates[-1]))
+    sigma = exact_noise(probe, candidates[:NOISY], draws=draws)["exact"]
+    results = [*found, last]
+    scores = [each.score for each in results]
+    return [each.nll for each in results], {"scores": scores, "sigma": sigma, "seconds": seconds}
 
 
 def run_bf16(setup: Setup) -> dict[str, dict[str, Any]]:
     import torch
 
-    from stages.influence.noise import exact_noise
     from stages.influence.paper import paper_reference_loss, paper_score
 
     reference, candidates = inputs(setup)
     low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
-    weights = {
-        "scores": [low.exact(candidate).score for candidate in candidates],
-        "sigma": exact_noise(low, candidates[:NOISY], draws=2)["exact"],
-    }
+    _, weights = exactly(low, candidates, draws=2)
+    del low
     model, state = plain_student(setup)
+    model.to(device())
     for name, parameter in model.named_parameters():
-        parameter.data = state.weights[name].to(torch.bfloat16)
+        parameter.data = state.weights[name].to(parameter.device, torch.bfloat16)
     pad_to = max(len(each.ids) for each in (*reference, *candidates))
     before = paper_reference_loss(model, reference, pad_to=pad_to)
-    padded = partial(paper_score, model, state, lr=setup.lr, pad_to=pad_to)
-    released = [padded(example=candidate, reference=reference, before=before) for candidate in candidates]
-    return {"bf16 weights": weights, "released": {"scores": released}}
+    padded = partial(paper_score, model, state, reference=reference, lr=setup.lr, pad_to=pad_to, before=before)
+    released = [padded(candidate) for candidate in candidates[:-1]]
+    last, seconds = timed(lambda: padded(candidates[-1]))
+    return {"bf16 weights": weights, "released": {"scores": [*released, last], "seconds": seconds}}
 
 
 def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -159,6 +188,7 @@ def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, A
             "spearman": round(float(spearmanr(way["scores"], true).statistic), 4),
             "pearson": round(float(pearsonr(way["scores"], true).statistic), 5),
             "relative_error": float(np.sqrt(np.mean(error**2)) / np.std(true)),
+            "seconds": way.get("seconds"),
             "sigma": way.get("sigma"),
             "within_2_sigma": float(np.mean(np.abs(error) < 2 * way["sigma"])) if "sigma" in way else None,
         }
@@ -168,10 +198,12 @@ def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, A
 
 def show(found: dict[str, Any]) -> None:
     print(f"\nlr {found['lr']:g}; the scores' standard deviation is {found['spread']:.2e}")
-    print(f"{'way':<14}{'Spearman':>10}{'Pearson':>10}{'error/spread':>14}{'sigma':>11}{'within 2 sigma':>16}")
+    print(f"{'way':<14}{'Spearman':>10}{'Pearson':>10}{'error/spread':>14}{'s':>9}{'sigma':>11}{'within 2 sigma':>16}")
     for name, way in found["ways"].items():
         sigma = f"{way['sigma']:>11.1e}{way['within_2_sigma']:>15.0%}" if way["sigma"] is not None else ""
-        print(f"{name:<14}{way['spearman']:>10.4f}{way['pearson']:>10.5f}{way['relative_error']:>14.5f}{sigma}")
+        print(
+            f"{name:<14}{way['spearman']:>10.4f}{way['pearson']:>10.5f}{way['relative_error']:>14.5f}{way['seconds']:>9.3f}{sigma}"
+        )
 
 
 def draw(found: Sequence[dict[str, Any]]) -> None:

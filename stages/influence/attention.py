@@ -11,6 +11,7 @@ Shapes: Q query heads, K key-value heads, T tokens of the packed row, D head siz
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -43,8 +44,13 @@ def attention_arguments(attention: Attention, segments: tuple[int, ...] | None, 
         return {}
     if attention == "segments":
         return {"segment_lengths": segments}
-    ends = torch.tensor((0, *segments), dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
-    return {"segment_ends": ends, "longest_segment": max(segments)}
+    return {"segment_ends": _ends(segments, device), "longest_segment": max(segments)}
+
+
+@lru_cache(maxsize=4096)
+def _ends(segments: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept: a CUDA graph (graphs.py) cannot wait for what comes from the host."""
+    return torch.tensor((0, *segments), dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
 
 
 def _packed(module: Any, *tensors: Tensor, **arguments: Any) -> tuple[Tensor, None]:

@@ -126,7 +126,6 @@ class FirstOrderSum:
                 self._groups += torch.mm(groups[:, part].float(), direction[:, None])[:, 0]
             self._whole += direction.mul_(whole[part]).sum()
 
-    def sums(self) -> Floats:
-        """This rank's part of the whole dot product and of those of the groups, [1 + K]."""
-        found: Floats = torch.cat([self._whole[None], self._groups]).cpu().numpy()
-        return found
+    def sums_there(self) -> Tensor:
+        """This rank's part of the whole dot product and of those of the groups, fp64 [1 + K], yet on the device."""
+        return torch.cat([self._whole[None], self._groups])

@@ -63,16 +63,18 @@ class StudentLoss:
         self.attention = attention
         self.pack_tokens = pack_tokens
         self.chunk = chunk
-        self.products: Products = products
+        self.products: Products = "fp32"
         self.shape = HeadShape.of(model.config)
         self.device = next(model.parameters()).device
         self._consumer: Consumer | None = None
         self._consumed: set[str] = set()
         self._check_against_plain_model()
+        self.products = products  # from here on: less precise products would differ from the model's own by themselves
         if gradient_checkpointing:
             _checkpoint_layers(model)
-        # A row touches few of the vocabulary's embeddings: a dense gradient of them would be mostly zeros.
-        model.get_input_embeddings().sparse = True
+        # A row touches few of the vocabulary's embeddings: a dense gradient of them would be mostly zeros. On a GPU
+        # these cost nothing, and a sparse one is of no fixed size.
+        model.get_input_embeddings().sparse = self.device.type == "cpu"
         named = {id(parameter): name for name, parameter in model.named_parameters()}
         self._head_names = [named[id(parameter)] for parameter in head_of(model) if parameter is not None]
         self._of_head: dict[str, Tensor] = {}
@@ -86,9 +88,14 @@ class StudentLoss:
         arrange = pad if self.attention == "padded" else pack
         return [b.to(self.device) for b in arrange(examples, tokens or self.pack_tokens, shuffle=shuffle)]
 
-    @torch.no_grad()
     def sums(self, batches: Sequence[Batch], rows: int) -> Floats:
         """Σ nll of each of `rows` examples, float64 [R]; per-token losses are fp32, their sums float64."""
+        found: Floats = self.sums_there(batches, rows).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def sums_there(self, batches: Sequence[Batch], rows: int) -> Tensor:
+        """`sums`, yet on the model's device."""
         total = torch.zeros(rows, dtype=torch.float64, device=self.device)
         for batch in batches:
             with products_in(self.products, self.device):
@@ -96,7 +103,7 @@ class StudentLoss:
                 with self.ranks.gathered(*head):
                     nll_L = cross_entropy(hidden_LD, *head, batch.labels_L, chunk=self.chunk, shape=self.shape)
             total.index_add_(0, batch.row_L, nll_L.double())
-        return total.cpu().numpy()
+        return total
 
     def gradient(self, batch: Batch, weights_R: Tensor, consume: Consumer) -> Tensor:
         """Gradient of Σ_r weights[r]·Σ nll_r over one batch, handed to `consume` as it appears; returns nll [L].

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stages.influence.examples import Example
@@ -53,6 +54,27 @@ class Batch:
             self.labels_L.to(device),
             self.row_L.to(device),
         )
+
+    def copy_(self, other: Batch) -> None:
+        """Takes another batch's values, which has the same shapes and segments."""
+        self.ids_BT.copy_(other.ids_BT)
+        self.positions_BT.copy_(other.positions_BT)
+        self.label_index_L.copy_(other.label_index_L)
+        self.labels_L.copy_(other.labels_L)
+        self.row_L.copy_(other.row_L)
+
+
+def padded_to(batch: Batch, tokens: int, labels: int) -> Batch:
+    """A batch of one example, with more tokens after it and more labels, which belong to a second row."""
+    more, unread = tokens - batch.ids_BT.shape[1], labels - len(batch.labels_L)
+    return Batch(
+        F.pad(batch.ids_BT, (0, more)),
+        torch.arange(tokens, device=batch.ids_BT.device)[None],
+        None if batch.segments is None else (tokens,),
+        F.pad(batch.label_index_L, (0, unread)),
+        F.pad(batch.labels_L, (0, unread)),
+        F.pad(batch.row_L, (0, unread), value=1),
+    )
 
 
 def pack(examples: Sequence[Example], pack_tokens: int, *, shuffle: int | None = None) -> list[Batch]:

@@ -24,7 +24,7 @@ measures it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,7 +38,8 @@ from stages.influence.adam import Adam
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
 from stages.influence.gradient import FirstOrderSum, ReferenceGradient, group_rows, reference_gradient
-from stages.influence.loss import Consumer, StudentLoss, not_finite
+from stages.influence.graphs import Graphs, Work
+from stages.influence.loss import StudentLoss, not_finite
 from stages.influence.packing import Batch
 from stages.influence.ranks import Alone, Ranks, deal, sum_over
 from stages.influence.results import ExactResult, FirstOrderResult, ProbeOptions
@@ -98,6 +99,8 @@ class Prober:
         )
         self._weights_R = row_weights(self.reference_tokens, self.options.reduction)
         self._batches = self.loss.batches(self.reference)
+        self._graphs = Graphs(self.device, wanted=self.options.cuda_graphs and self.ranks.count == 1)
+        self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property
     def base_nll(self) -> Floats:
@@ -112,7 +115,14 @@ class Prober:
 
         A row that no batch holds has 0.
         """
-        mine, idle = deal(self.ranks, self._batches if batches is None else batches)
+        batches = self._batches if batches is None else batches
+        usual = next((name for name in ("_batches", "_corrected_batches") if batches is self.__dict__.get(name)), None)
+        if self._graphs.on and usual and weights is self._stepped:
+            with self.at(weights):
+                (found_R,) = self._graphs.again(usual, lambda: (self.loss.sums_there(batches, len(self.reference)),))
+            nll: Floats = found_R.to("cpu", copy=True).numpy()
+            return nll
+        mine, idle = deal(self.ranks, batches)
         with self.at(weights):
             found = self.loss.sums(mine[: len(mine) - idle], len(self.reference))
             self.loss.sums(mine[len(mine) - idle :], len(self.reference))
@@ -191,7 +201,10 @@ class Prober:
             own = None if gradient is None else self.ranks.own(gradient)
             self._update(self._stepped, name, own, dither)
 
-        loss = self._backward(example, consume)
+        def work(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
+            return (self.loss.gradient(batch, weights_R, consume),)
+
+        loss, _ = self._backward(example, work, "step" if dither is None else None)
         return self._stepped, loss
 
     def dithered(self, dither: Dither) -> dict[str, Tensor]:
@@ -229,28 +242,37 @@ class Prober:
         products = self._products(gradient)
         for name in self.state.weights:
             products.consume(name, None)
-        return Linearised(gradient, self.ranks.sum(products.sums()))
+        return Linearised(gradient, self.ranks.sum(products.sums_there().cpu().numpy()))
 
     @contextmanager
     def at(self, weights: dict[str, Tensor]) -> Iterator[None]:
         """The model computes with other weights inside the block."""
-        with self.ranks.using(self.loss.model, weights):
-            yield
+        before, self._at_start = self._at_start, False
+        try:
+            with self.ranks.using(self.loss.model, weights):
+                yield
+        finally:
+            self._at_start = before
 
     def _first_order_round(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """One candidate a rank; a rank without one repeats the first, to keep in step."""
         mine = examples[self.ranks.rank] if self.ranks.rank < len(examples) else examples[0]
-        gathered = [self._products(linear.gradient) for _ in range(self.ranks.count)]
 
-        def consume(name: str, gradient: Tensor | None) -> None:
-            parts = [None] * len(gathered) if gradient is None else self.ranks.spread(gradient)
-            for products, part in zip(gathered, parts, strict=True):
-                products.consume(name, part)
+        def work(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
+            gathered = [self._products(linear.gradient) for _ in range(self.ranks.count)]
 
-        loss = self._backward(mine, consume)
+            def consume(name: str, gradient: Tensor | None) -> None:
+                parts = [None] * len(gathered) if gradient is None else self.ranks.spread(gradient)
+                for products, part in zip(gathered, parts, strict=True):
+                    products.consume(name, part)
+
+            nll_L = self.loss.gradient(batch, weights_R, consume)
+            return nll_L, torch.stack([products.sums_there() for products in gathered])
+
+        loss, (products,) = self._backward(mine, work, ("first order", id(linear)))
         losses = np.zeros(self.ranks.count)
         losses[self.ranks.rank] = loss
-        losses, *found = sum_over(self.ranks, [losses, *(products.sums() for products in gathered)])
+        losses, *found = sum_over(self.ranks, [losses, *products.cpu().numpy()])
         return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
 
     def _first_order_result(self, linear: Linearised, loss: float, products: Floats) -> FirstOrderResult:
@@ -314,6 +336,7 @@ class Prober:
                 self.state.weights[name].copy_(weight)
             for each in moments:
                 each.update({name: tensor.to(self.device) for name, tensor in each.items()})
+            self._graphs.clear()
 
     def _update(self, out: dict[str, Tensor], name: str, gradient: Tensor | None, dither: Dither | None) -> None:
         state = self.state
@@ -324,8 +347,12 @@ class Prober:
         """What a part's dither is drawn by."""
         return name if self.ranks.count == 1 else f"{name}@{self.ranks.rank}"
 
-    def _backward(self, example: Example, consume: Consumer) -> float:
-        """Gives ∇ of the example's mean loss at θ to `consume`; returns that loss."""
+    def _backward(self, example: Example, work: Work, key: Hashable | None) -> tuple[float, Sequence[Tensor]]:
+        """(the example's mean loss at θ, what else `work` returns beside its nll); a graph of it is kept by the key."""
         (batch,) = self.loss.batches([example])
-        nll_L = self.loss.gradient(batch, torch.tensor([1.0 / example.tokens]), consume)
-        return float(nll_L.double().mean())
+        weights_R = torch.tensor([1.0 / example.tokens], device=self.device)
+        if key is not None and self._at_start:
+            nll_L, *others = self._graphs.step(key, batch, weights_R, work)
+        else:
+            nll_L, *others = work(batch, weights_R)
+        return float(nll_L[: example.tokens].double().mean()), others

@@ -32,6 +32,7 @@ class ProbeOptions:
         gradient_groups: groups of reference rows behind first order's standard error; each is a model in memory.
         corrected_groups: of these, the groups on which `corrected` evaluates.
         gradient_checkpointing: layers are computed again in the backward pass, for less memory.
+        cuda_graphs: on a GPU kernels are asked for together; see graphs.py.
         seed: of the groups.
     """
 
@@ -47,6 +48,7 @@ class ProbeOptions:
     gradient_groups: int = 8
     corrected_groups: int = 2
     gradient_checkpointing: bool = False
+    cuda_graphs: bool = True
     seed: int = 0
 
     def corrects(self, reference_rows: int) -> bool:

@@ -54,6 +54,9 @@ class ProbeSettings(StageSettings):
     gradient_checkpointing: bool = resource(
         False, description="compute layers again in the backward pass: less memory, a third more time"
     )
+    cuda_graphs: bool = resource(
+        True, description="on a GPU: ask for the kernels of a step or a pass together, not one by one"
+    )
     ranks: int | None = resource(
         None,
         ge=1,

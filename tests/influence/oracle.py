@@ -23,7 +23,7 @@ def _rms_norm(module: Any, hidden: Tensor) -> Tensor:
 
 
 class Oracle:
-    """The truth for one checkpoint and one reference set; `model` is copied."""
+    """The truth for one checkpoint and one reference set; `model` is copied, and says on which device."""
 
     def __init__(self, model: Any, state: AdamState, reference: Sequence[Example], *, lr: float) -> None:
         self.model = copy.deepcopy(model).double().eval()
@@ -31,7 +31,8 @@ class Oracle:
             if hasattr(module, "variance_epsilon"):
                 # transformers' own forward goes through fp32, whatever the model's dtype is
                 module.forward = partial(_rms_norm, module)
-        self.state, self.reference, self.lr = state, reference, lr
+        self.device = next(model.parameters()).device
+        self.state, self.reference, self.lr = state.to(self.device), reference, lr
 
     def reference_nll(self, weights: dict[str, Tensor]) -> np.ndarray:
         """Σ nll of every reference row, [R]."""
@@ -97,6 +98,6 @@ class Oracle:
                 parameter.copy_(weights[name])
 
     def _nll(self, example: Example) -> Tensor:
-        logits_TV = self.model(torch.tensor([example.ids[:-1]])).logits[0].double()
-        labels_T = torch.tensor(example.ids[1:])
+        logits_TV = self.model(torch.tensor([example.ids[:-1]], device=self.device)).logits[0].double()
+        labels_T = torch.tensor(example.ids[1:], device=self.device)
         return torch.nn.functional.cross_entropy(logits_TV, labels_T, reduction="none")[example.labels_from - 1 :]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from torch.overrides import TorchFunctionMode
 
 from stages.contract.errors import ExitCode, StageError
 from stages.influence.examples import Example
@@ -179,3 +182,23 @@ def _with_infinite_row(state: AdamState, token: int) -> AdamState:
     untied = warmed_up(llama(tie=False))
     untied.weights["model.embed_tokens.weight"][token] = math.inf
     return untied
+
+
+def test_less_precise_products_are_not_taken_for_another_models_losses(
+    state, reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU TF32 alone moves a loss by more than a wrong attention might: the check of the model is fp32's."""
+
+    @contextmanager
+    def products_in(products: str, device: torch.device) -> Iterator[None]:
+        with Coarse() if products == "tf32" else nullcontext():
+            yield
+
+    class Coarse(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            return found * 2 if func is torch.nn.functional.linear else found
+
+    monkeypatch.setattr("stages.influence.loss.products_in", products_in)
+    coarse, fine = (prober(state, reference, products=products).base_nll for products in ("tf32", "fp32"))
+    assert np.abs(coarse / fine - 1).max() > 1e-3

@@ -202,7 +202,6 @@ class S3Store(Store):
         except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
             raise named(error, self.bucket, self.uri, key, self.patience_s) from None
 
-
     def _connect_anew(self, state: tenacity.RetryCallState) -> None:
         """A connection that reached something else while the server was away would reach it for as long as it lasts."""
         error = state.outcome.exception() if state.outcome else None
