@@ -52,23 +52,22 @@ class Graphs:
 
         The next call with the same key overwrites the results.
         """
+        if not self.on:
+            return work(batch, weights_R)
         tokens, labels = (-(-size // ROUND) * ROUND for size in (batch.ids_BT.shape[1], len(batch.labels_L)))
         given = padded_to(batch, tokens, labels), torch.cat([weights_R, weights_R.new_zeros(1)])
-        return self._run((key, tokens, labels), given, work)
+        return self._run((key, tokens, labels), given, work) or work(batch, weights_R)
 
     def again(self, key: Hashable, work: Work) -> tuple[Tensor, ...]:
         """`work()`, which has no arguments of its own."""
-        return self._run(key, (), work)
+        return (self._run(key, (), work) if self.on else None) or work()
 
-    def _run(self, key: Hashable, given: tuple[Any, ...], work: Work) -> tuple[Tensor, ...]:
-        if not self.on:
-            return work(*given)
-        found = self._captured.get(key)
+    def _run(self, key: Hashable, given: tuple[Any, ...], work: Work) -> tuple[Tensor, ...] | None:
+        """None where the work cannot be captured."""
+        found = self._captured.get(key) or self._capture(given, work)
         if found is None:
-            found = self._capture(given, work)
-            if found is None:
-                return work(*given)
-            self._captured[key] = found
+            return None
+        self._captured[key] = found
         for into, value in zip(found.arguments, given, strict=True):
             into.copy_(value)
         found.graph.replay()

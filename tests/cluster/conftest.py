@@ -42,11 +42,7 @@ def loop(cluster: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) ->
     """The loop with real stages under the controller's own image, begun: it goes on beside the tests of faults."""
     check_programs()
     found = Release(f"montessori-loop-{uuid.uuid4().hex[:8]}", image_under_test(), controller_image())
-    begun = None
     try:
-        begun = Loop(found, tmp_path_factory.mktemp("loop"))
-        yield begun
+        yield Loop(found, tmp_path_factory.mktemp("loop"))
     finally:
-        if begun is not None:
-            begun.close()
         found.close()

@@ -14,7 +14,7 @@ from tests.support import REPOSITORY
 class LocalController:
     """Runs until `stop`; its log is a file."""
 
-    def __init__(self, release: Release, log: Path, **settings: str) -> None:
+    def __init__(self, release: Release, log: Path, kubeconfig: Path | None = None, **settings: str) -> None:
         told = release.controller_environment() | release.environment
         told |= {
             "MONTESSORI_CONTROLLER_NAMESPACE": release.namespace,
@@ -26,7 +26,9 @@ class LocalController:
         }
         told |= {f"MONTESSORI_CONTROLLER_{name.upper()}": value for name, value in settings.items()}
         told.pop("MONTESSORI_STAGE_VERSIONS_FILE", None)  # the packages are installed here
-        with log.open("wb") as out:
+        if kubeconfig is not None:
+            told["KUBECONFIG"] = str(kubeconfig)
+        with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.cluster.toy"], env={**os.environ, **told}, stdout=out, stderr=out
             )
@@ -34,6 +36,13 @@ class LocalController:
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def stop(self) -> None:
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""The loop with real stages in a cluster, pods of its trainings lost on the way, and beside it on this machine."""
+"""The loop with real stages in a cluster, pods of its trainings lost on the way, and after it on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flow.runstate import read_resolved
 from stages.contract.artifact import Artifact
-from stages.contract.store import FileStore
+from stages.contract.store import FileStore, Store
 from tests.cluster import tiny
 from tests.cluster.faults import evict
 from tests.cluster.machine import LOOP_S, REQUEST_S, await_, kubectl
@@ -26,7 +26,7 @@ PODS = {
 
 
 class Loop:
-    """Begun at once; `local` and `cluster` wait for the digests of what each made."""
+    """Begun in the cluster at once; `cluster` waits for the digests of what it made, `local` makes the same here."""
 
     def __init__(self, release: Release, folder: Path) -> None:
         self.release = release
@@ -35,40 +35,35 @@ class Loop:
         values = tiny.recipe(folder)
         self.recipe = tiny.write(folder, NAME, values, run=values["run"] | {"pods": PODS})
         self.submitted = release.cli("submit", str(self.recipe), "-n", release.namespace)
-        self._local = self._start_local()
         threading.Thread(target=self._disturb, daemon=True).start()
 
     def local(self) -> dict[str, str]:
-        out, _ = self._local.communicate(timeout=LOOP_S)
-        assert self._local.returncode == 0, out[-3000:]
-        store = FileStore(self.folder / "store")
-        nodes = read_resolved(store, NAME)["nodes"]
-        return {name: Artifact(store, node["key"]).manifest.digest for name, node in nodes.items()}
-
-    def cluster(self) -> dict[str, str]:
-        self.release.ended(NAME, within=LOOP_S)
-        nodes = read_resolved(self.release.store, NAME)["nodes"]
-        return {name: Artifact(self.release.store, node["key"]).manifest.digest for name, node in nodes.items()}
-
-    def close(self) -> None:
-        """Ends the local run where a test did not wait for it."""
-        if self._local.poll() is None:
-            self._local.terminate()  # it stops its stages
-            self._local.communicate(timeout=REQUEST_S)
-
-    def _start_local(self) -> subprocess.Popen[str]:
-        """As many ranks in one process each as there are pods."""
+        """After the cluster's: where its node is this machine, neither would end beside the other."""
+        self.cluster()
+        # As many ranks in one process each as there are pods.
         ranks = [text for stage in TRAININGS for text in ("--set", f"{stage}.ranks={tiny.RANKS}")]
-        command = [sys.executable, "-m", "k8s.cli", "run", str(self.recipe), *ranks]
         own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # a pod has none set
-        return subprocess.Popen(
-            [*command, "--store", str(self.folder / "store"), "--to", str(self.folder / "runs")],
+        store, command = self.folder / "store", [sys.executable, "-m", "k8s.cli", "run", str(self.recipe)]
+        process = subprocess.Popen(
+            [*command, *ranks, "--store", str(store), "--to", str(self.folder / "runs")],
             cwd=REPOSITORY,
             env=own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        try:
+            out, _ = process.communicate(timeout=LOOP_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it stops its stages
+            out, _ = process.communicate(timeout=REQUEST_S)
+            raise AssertionError(f"the local run took more than {LOOP_S:.0f} s\n{out[-3000:]}") from None
+        assert process.returncode == 0, out[-3000:]
+        return _digests(FileStore(store))
+
+    def cluster(self) -> dict[str, str]:
+        self.release.ended(NAME, within=LOOP_S)
+        return _digests(self.release.store)
 
     def _disturb(self) -> None:
         """Once a checkpoint is there: kills the second pod of DPO, and has the first one of SFT evicted."""
@@ -84,3 +79,9 @@ class Loop:
     def _checkpoint(self, node: str) -> bool:
         keys = self.release.store.list(f"{self.release.output(NAME, node)}/checkpoints/")
         return any(key.endswith("complete.json") for key, _ in keys)
+
+
+def _digests(store: Store) -> dict[str, str]:
+    """What every node made, by its name."""
+    nodes = read_resolved(store, NAME)["nodes"]
+    return {name: Artifact(store, node["key"]).manifest.digest for name, node in nodes.items()}

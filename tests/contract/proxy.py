@@ -1,8 +1,9 @@
-"""A small HTTP proxy before an S3 server: answers some requests itself, or loses the answers of others."""
+"""A small HTTP proxy before an S3 or API server: answers some requests itself, or loses the answers of others."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,14 @@ class Fault(NamedTuple):
     code: str = "InternalError"
     lost: bool = False
     stays: bool = False
+    status_object: bool = False  # Kubernetes' kind of body, not S3's
+
+    def body(self) -> bytes:
+        if not self.code:
+            return b""
+        if self.status_object:
+            return json.dumps({"kind": "Status", "code": self.status, "reason": self.code, "message": "no"}).encode()
+        return f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
 
 
 LOST = Fault(lost=True)
@@ -32,6 +41,7 @@ class Proxy:
     def __init__(self, target: str | None) -> None:
         self.decide: Callable[[str, Any, int], Fault | None] = lambda method, headers, number: None
         self.requests = 0
+        self.path = ""  # of the request that is decided on
         self.faults = 0
         self._lock = threading.Lock()
         self._target = urlparse(target).netloc if target else None
@@ -60,7 +70,7 @@ class Proxy:
             def _serve(self) -> None:
                 proxy._answer(self)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
+            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = _serve
 
         return Handler
 
@@ -70,11 +80,12 @@ class Proxy:
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         with self._lock:
             self.requests += 1
+            self.path = request.path
             fault = request.fault or self.decide(request.command, request.headers, self.requests)
             request.fault = fault if fault is not None and fault.stays else None
             self.faults += fault is not None
         if fault is not None and not fault.lost:
-            return _send(request, fault.status, {}, _document(fault.code) if fault.code else b"")
+            return _send(request, fault.status, {}, fault.body())
         assert self._target is not None
         upstream = http.client.HTTPConnection(self._target, timeout=30)
         try:
@@ -106,7 +117,3 @@ def _send(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str],
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(data)
-
-
-def _document(code: str) -> bytes:
-    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
