@@ -75,7 +75,8 @@ def test_nothing_captured_is_asked_for_at_other_weights(captured, state, referen
         noise = first_order_noise(probe, candidates[:2]), exact_noise(probe, candidates[:2], draws=2)["exact"]
         assert probe.first_order(candidates[0]).score == usual
         found.append((usual, *noise))
-    np.testing.assert_allclose(*found, rtol=1e-3)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    np.testing.assert_allclose(*found, rtol=0.1)  # σ is itself of roundings
 
 
 def test_a_gradient_taken_anew_leaves_nothing_captured(captured, state, reference, candidates) -> None:
