@@ -78,6 +78,9 @@ FROM runtime AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv
 COPY --from=model /opt/venv/share/montessori /opt/venv/share/montessori
 COPY --from=code /app /app
+# Threads that wait for the next product spin, and pods that share cores spin away each other's time: two first-order
+# stages on two cores took 2.3 s a score each with GNU OpenMP's default and 0.58 s with this; one alone 0.38 and 0.42 s.
+ENV GOMP_SPINCOUNT=1000
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "stages"]
 
