@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +46,7 @@ class Proxy:
         self.faults = 0
         self._lock = threading.Lock()
         self._target = urlparse(target).netloc if target else None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -96,12 +97,21 @@ class Proxy:
             upstream.endheaders(body)
             answer = upstream.getresponse()
             data = answer.read()
+        except (http.client.HTTPException, ConnectionError):
+            fault = LOST  # as its own answer was
         finally:
             upstream.close()
         if fault is not None:
             request.close_connection = True
             return None
         return _send(request, answer.status, dict(answer.getheaders()), data)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that is gone: some are killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _send(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes) -> None:
