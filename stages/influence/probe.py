@@ -99,7 +99,9 @@ class Prober:
         )
         self._weights_R = row_weights(self.reference_tokens, self.options.reduction)
         self._batches = self.loss.batches(self.reference)
-        self._graphs = Graphs(self.device, wanted=self.options.cuda_graphs and self.ranks.count == 1)
+        # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
+        captured = self.options.cuda_graphs and not self.options.gradient_checkpointing and self.ranks.count == 1
+        self._graphs = Graphs(self.device, wanted=captured)
         self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property

@@ -57,8 +57,9 @@ def recipe(folder: Path) -> dict[str, Any]:
         "audit": {"size": 2, "noise_candidates": 1},
         "influence": {"method": "first_order", "max_tokens": 512, "ranks": RANKS, "chunk_rows": 1},
         "pairs": {"policy": "ranked", "heldout_share": 0},
-        "dpo": training | {"epochs": 20, "checkpoint_steps": 4},
-        "sft": training | {"epochs": 20, "checkpoint_steps": 4},
+        # Long enough to lose a pod between the first checkpoint and the end.
+        "dpo": training | {"epochs": 40, "checkpoint_steps": 4},
+        "sft": training | {"epochs": 100, "checkpoint_steps": 4},
         "fresh": {"instructions": {"prompts": 8, "seed": 1}, "curate": {"most_rows": 6}},
         "run": {"shards": {"instructions": 2, "influence": 2}},
     }
