@@ -13,6 +13,8 @@ from k8s.names import Condition, Phase, Reason
 from k8s.observe import ranges
 from stages.contract.errors import ExitCode, bad_settings
 
+_USUAL = (Reason.ACCEPTED, Reason.WORKING, Reason.ANSWERS, Reason.SUCCEEDED, Reason.CANCELLED)
+
 COLUMNS = ("node", "state", "shards", "attempts", "message")
 _CODE = re.compile(r"exit code (\d+)")
 
@@ -40,10 +42,9 @@ def rows(run: Object) -> list[tuple[str, ...]]:
 
 def troubles(run: Object) -> Iterator[str]:
     """A line for each condition that is not as it should be."""
-    for each in access.status_of(run).get("conditions", ()):
-        good = each["status"] == "True" or each["reason"] in (Reason.SUCCEEDED, Reason.CANCELLED)
-        if each["type"] != Condition.COMPLETE and not good:
-            yield f"{each['reason']}: {each['message']}"
+    told = access.status_of(run).get("conditions", ())
+    unusual = [each for each in told if each["reason"] not in _USUAL and each["type"] != Condition.COMPLETE]
+    yield from dict.fromkeys(f"{each['reason']}: {each['message']}" for each in unusual)
 
 
 def watch(client: Client, name: str) -> int:

@@ -18,6 +18,7 @@ from stages.contract.errors import ExitCode
 
 LONGEST_MESSAGE = 1024  # a condition's may have 32 KiB; a list of nodes is for people
 _OPEN = (State.RUNNING, State.SUSPENDED, State.READY)
+_SAID_BY_VALID = (Condition.PROGRESSING, Reason.INVALID)
 
 Status = dict[str, Any]
 
@@ -94,7 +95,10 @@ def invalid(
     """The status of a run whose recipe is refused; not `final` where what it names may yet come to be."""
     told = {Condition.VALID: (False, Reason.INVALID, message)}
     phase = Phase.FAILED if final else _kept_phase(previous)
-    fresh = {"phase": str(phase), "observedGeneration": generation, "store": store}
+    fresh: Status = {"phase": str(phase), "observedGeneration": generation, "store": store}
+    if final:
+        told |= {kind: (False, Reason.INVALID, message) for kind in (Condition.PROGRESSING, Condition.COMPLETE)}
+        fresh |= {"node": "", "nodes": _stopped(previous)} if previous.get("nodes") else {}
     return _basis(previous) | fresh | {"conditions": _conditions(previous, generation, told, now)}
 
 
@@ -118,13 +122,15 @@ def cancelled(previous: Status, generation: int, store: str, left: int, now: dat
         Condition.PROGRESSING: (False, Reason.CANCELLED, message),
         Condition.COMPLETE: (False, Reason.CANCELLED, message),
     }
-    nodes = [
-        each | ({"state": str(State.STOPPED)} if each["state"] in _OPEN and not left else {})
-        for each in previous.get("nodes", ())
-    ]
-    fresh: Status = {"phase": str(phase), "observedGeneration": generation, "store": store, "nodes": nodes}
-    fresh |= {} if left else {"node": ""}
+    fresh: Status = {"phase": str(phase), "observedGeneration": generation, "store": store}
+    fresh |= {} if left else {"node": "", "nodes": _stopped(previous)}
     return _basis(previous) | fresh | {"conditions": _conditions(previous, generation, told, now)}
+
+
+def _stopped(previous: Status) -> list[Status]:
+    """The nodes' lines once their Jobs are stopped."""
+    stopped = {"state": str(State.STOPPED)}
+    return [each | (stopped if each["state"] in _OPEN else {}) for each in previous.get("nodes", ())]
 
 
 def over(status: Mapping[str, Any], generation: int) -> bool:
@@ -150,8 +156,9 @@ def events(previous: Status, current: Status, seen: Seen | None = None) -> Itera
     for each in current.get("conditions", ()):
         old = known.get(each["type"], {})
         good = each["reason"] in (Reason.WORKING, Reason.ACCEPTED, Reason.ANSWERS)
-        if each["type"] == Condition.COMPLETE or each["reason"] == old.get("reason") or (good and not old):
-            continue  # Progressing says the same; what is as it should be is no news
+        said = each["type"] == Condition.COMPLETE or (each["type"], each["reason"]) == _SAID_BY_VALID
+        if said or each["reason"] == old.get("reason") or (good and not old):
+            continue  # another condition says the same; what is as it should be is no news
         warning = each["status"] == "False" and each["reason"] not in (Reason.SUCCEEDED, Reason.CANCELLED)
         yield Event(Reason(each["reason"]), each["message"], warning)
 

@@ -11,7 +11,7 @@ Shapes: Q query heads, K key-value heads, T tokens of the packed row, D head siz
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -47,9 +47,9 @@ def attention_arguments(attention: Attention, segments: tuple[int, ...] | None, 
     return {"segment_ends": _ends(segments, device), "longest_segment": max(segments)}
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _ends(segments: tuple[int, ...], device: torch.device) -> Tensor:
-    """Kept: a CUDA graph (graphs.py) cannot wait for what comes from the host."""
+    """Kept for good: a CUDA graph (graphs.py) cannot wait for what comes from the host, and reads it where it was."""
     return torch.tensor((0, *segments), dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
 
 

@@ -38,8 +38,10 @@ class _Captured:
 class Graphs:
     """What was captured, by its key; `clear` after anything that the work reads or writes has moved."""
 
-    def __init__(self, device: torch.device, *, wanted: bool = True) -> None:
+    def __init__(self, device: torch.device, longest: int, *, wanted: bool = True) -> None:
+        """`longest`: positions that the model knows."""
         self.on = wanted and device.type == "cuda"
+        self._longest = longest
         self._captured: dict[Hashable, _Captured] = {}
         self._pool: Any = None
 
@@ -50,11 +52,12 @@ class Graphs:
     def step(self, key: Hashable, batch: Batch, weights_R: Tensor, work: Work) -> tuple[Tensor, ...]:
         """`work(batch, weights_R)` of one packed example: nll [L'] first, its own labels before the padding's.
 
-        The next call with the same key overwrites the results.
+        The next call of any key may overwrite the results.
         """
         if not self.on:
             return work(batch, weights_R)
         tokens, labels = (-(-size // ROUND) * ROUND for size in (batch.ids_BT.shape[1], len(batch.labels_L)))
+        tokens = max(batch.ids_BT.shape[1], min(tokens, self._longest))
         given = padded_to(batch, tokens, labels), torch.cat([weights_R, weights_R.new_zeros(1)])
         return self._run((key, tokens, labels), given, work) or work(batch, weights_R)
 

@@ -24,6 +24,7 @@ measures it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ class Prober:
         self._batches = self.loss.batches(self.reference)
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
         captured = self.options.cuda_graphs and not self.options.gradient_checkpointing and self.ranks.count == 1
-        self._graphs = Graphs(self.device, wanted=captured)
+        longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
+        self._graphs = Graphs(self.device, longest, wanted=captured)
         self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property

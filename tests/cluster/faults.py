@@ -29,8 +29,8 @@ class UnderWay:
         release.toy(name, retries=retries, **self.graph)
         self.pod: Json = release.running_pod(name, "lines")
         self.output = release.output(name, "lines")
-        await_(lambda: len(self._records()) == COMMITTED, RUN_S, f"the first chunks of {name}")
-        self.committed = self._records()
+        await_(lambda: len(self.records()) == COMMITTED, RUN_S, f"the first chunks of {name}")
+        self.committed = self.records()
 
     @property
     def job(self) -> str:
@@ -45,7 +45,7 @@ class UnderWay:
         self.go()
         status = self.release.ended(self.name, within=within)
         assert self.release.digests(self.name) == undisturbed(folder, **self.graph)
-        now = self._records()
+        now = self.records()
         assert self.committed.items() <= now.items(), "what was committed before the fault was made again"
         assert len(now) == 12
         manifests = [key for key, _ in self.release.store.list(f"{self.output}/") if key.endswith("/manifest.json")]
@@ -56,7 +56,7 @@ class UnderWay:
         prefix = f"runs/{self.name}/tasks/{node}-"
         return sum(1 for _ in self.release.store.list(prefix))
 
-    def _records(self) -> dict[str, bytes]:
+    def records(self) -> dict[str, bytes]:
         """Each committed chunk's record."""
         store = self.release.store
         keys = [key for key, _ in store.list(f"{self.output}/") if "/chunk-" in key and key.endswith(".json")]

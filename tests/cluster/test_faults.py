@@ -14,7 +14,7 @@ from tests.cluster.access import RESTRICTED
 from tests.cluster.faults import UnderWay, evict, twin
 from tests.cluster.local_controller import LocalController
 from tests.cluster.machine import OUTAGE_S, RUN_S, Json, await_, in_node, kubectl
-from tests.cluster.release import MARK, MODELS, Release
+from tests.cluster.release import MARK, MODELS, Release, undisturbed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,6 +157,7 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(
     release.ended(name)
     tasks = [json.loads(release.store.get(f"runs/{name}/tasks/lines-{attempt}.json")) for attempt in (1, 2)]
     assert [task["settings"]["micro_batch"] for task in tasks] == [4, 2]
+    assert release.digests(name) == undisturbed(tmp_path, times=120 + list(failing).index(name))
 
 
 @pytest.fixture

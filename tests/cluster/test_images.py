@@ -37,6 +37,9 @@ def said(image: str, *program: str) -> str:
 
 
 def test_the_controller_is_at_most_90_mb_over_its_base() -> None:
+    assert subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, check=False).returncode == 0, (
+        f"{BASE} is not among this machine's images: docker pull it, to compare with"
+    )
     assert inspect("montessori-controller:dev")["Size"] - inspect(BASE)["Size"] <= MOST_OVER_BASE
 
 

@@ -41,6 +41,8 @@ def test_the_command_line_tells_of_the_run(loop: Loop) -> None:
     loop.cluster()
     status = json.loads(loop.release.cli("status", NAME, "-n", loop.release.namespace, "-o", "json"))
     assert {node["state"] for node in _nodes(status)} == {"done"}
+    plan = loop.release.cli("plan", str(loop.recipe), "-n", loop.release.namespace)
+    assert f"{len(_nodes(status))} of {len(_nodes(status))} nodes are cached" in plan
     log = loop.release.cli("logs", "it1.curate", "--run", NAME, "-n", loop.release.namespace)
     assert "done" in log
     second = loop.release.cli("logs", "it1.dpo", "--pod", "1", "--run", NAME, "-n", loop.release.namespace)

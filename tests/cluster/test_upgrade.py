@@ -39,7 +39,10 @@ def settled(release: Release) -> None:
 
 
 def test_an_upgrade_and_its_rollback_while_runs_are_at_work(release: Release, tmp_path: Path) -> None:
-    """Their Jobs would be other ones now: another image, another life after their end. Those that are there count."""
+    """Their Jobs would be other ones now: another image, another life after their end. Those that are there count.
+
+    The other revision is this chart under another version and the image under another name: helm keeps no older one.
+    """
     first = UnderWay(release, "before-the-upgrade", times=131)
     changed = values(the_same_by_digest(release, first.pod))
     changed["stages"]["ttlSeconds"] = 90_000

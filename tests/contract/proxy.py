@@ -88,7 +88,7 @@ class Proxy:
         if fault is not None and not fault.lost:
             return _send(request, fault.status, {}, fault.body())
         assert self._target is not None
-        upstream = http.client.HTTPConnection(self._target, timeout=30)
+        upstream = http.client.HTTPConnection(self._target, timeout=None if "watch=true" in request.path else 30)
         try:
             # The request's own Host header goes along: it is signed.
             upstream.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)

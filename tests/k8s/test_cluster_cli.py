@@ -18,6 +18,7 @@ from k8s.lease import Lease
 from stages.contract.store import FileStore, Store
 from tests.k8s.driving import NAME, RECIPE, Driver, recipe, tools
 from tests.k8s.fake import Dies, FakeCluster, refusal
+from tests.support import REPOSITORY
 
 
 @pytest.fixture
@@ -291,3 +292,9 @@ def test_a_run_that_a_controller_looks_after_is_not_cancelled_behind_its_back(dr
     driver.turn()
     with pytest.raises(StageError, match="montessori cancel toy -n test"):
         cancel(Session(None, FileStore(Path(store.uri.removeprefix("file://"))), Graph(NAME, {}, {})))  # type: ignore[arg-type]
+
+
+def test_every_reason_of_a_condition_is_in_the_documents() -> None:
+    table = (REPOSITORY / "docs" / "cluster.md").read_text()
+    of_events = {names.Reason.NODE_STARTED, names.Reason.NODE_DONE, names.Reason.RERUN}
+    assert [reason for reason in names.Reason if reason not in of_events and f"| {reason} |" not in table] == []

@@ -421,7 +421,10 @@ def test_a_bad_recipe_is_a_condition_and_other_runs_go_on(cluster: FakeCluster, 
 def test_a_recipe_made_invalid_stops_the_jobs_and_can_be_mended(driver: Driver, cluster: FakeCluster) -> None:
     driver.turn()
     cluster.change_run(NAME, recipe={**recipe(shards=3), "dpo": {"betta": 1}})
-    assert driver.turn()["phase"] == "Failed" and not cluster.jobs()
+    stopped = driver.turn()
+    assert stopped["phase"] == "Failed" and not cluster.jobs()
+    assert condition(stopped, "Progressing")["reason"] == condition(stopped, "Complete")["reason"] == "Invalid"
+    assert stopped["node"] == "" and "running" not in {each["state"] for each in stopped["nodes"]}
     cluster.change_run(NAME, recipe=recipe(shards=3))
     assert driver.to_the_end()["phase"] == "Succeeded"
 

@@ -26,6 +26,7 @@ def faults(store: Store) -> list[str]:
         ("put", lambda: store.put_if_absent(key, b"1")),
         ("conditional put", lambda: not store.put_if_absent(key, b"2")),
         ("get", lambda: store.get(key) == b"1"),
+        ("get of what is not there", lambda: store.get_or_none(f"{key}-absent") is None),
         ("list", lambda: [entry.key for entry in store.list(key)] == [key]),
     ]
     failed = [name for name, step in steps if not step()]
