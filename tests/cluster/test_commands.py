@@ -21,7 +21,7 @@ SIZE = {"count": 48, "times": 150}
 def cancelled(release: Release) -> UnderWay:
     """A run that was cancelled while both of its shards were at work."""
     run = UnderWay(release, NAME, times=SIZE["times"])
-    assert "cancel" in release.cli("cancel", NAME, "-n", release.namespace)
+    assert "stops within seconds" in release.cli("cancel", NAME, "-n", release.namespace)
     release.ended(NAME, "Cancelled")
     return run
 
