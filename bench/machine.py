@@ -31,7 +31,7 @@ def describe(device: str = "cpu") -> str:
         import torch
 
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__.partition('+')[0]}"
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def peak_gib(device: str = "cpu") -> float:

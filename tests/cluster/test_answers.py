@@ -19,14 +19,14 @@ from tests.cluster.release import Release, undisturbed
 from tests.contract.proxy import LOST, Fault, Proxy
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
+FAILED = Fault(500, "InternalError", status_object=True)
 REFUSALS = [
     Fault(409, "Conflict", status_object=True),
     Fault(410, "Expired", status_object=True),
     Fault(429, "TooManyRequests", status_object=True),
-    Fault(500, "InternalError", status_object=True),
+    FAILED,
     LOST,
 ]
-LOST_BEFORE = REFUSALS[3]  # to one that is not there any more
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def api(release: Release, tmp_path: Path) -> Iterator[Proxy]:
     try:
         assert plain.stdout is not None
         port = plain.stdout.readline().strip().rpartition(":")[2]
-        with Proxy(f"http://127.0.0.1:{port}") as proxy:
+        with Proxy(f"http://127.0.0.1:{port}", timeout=None) as proxy:
             named = {"name": "proxy"}
             config = {
                 "apiVersion": "v1",
@@ -101,7 +101,7 @@ def test_a_controller_that_is_killed_at_each_of_its_writes(release: Release, api
         write = f"{method} {path.rpartition(release.namespace)[2]}"
         killed.append(write)
         undone.symmetric_difference_update({write})
-        return LOST_BEFORE if write in undone else None
+        return FAILED if write in undone else None
 
     release.toy("killed-at-writes", count=36, times=142, retries=0)
     while release.phase("killed-at-writes") != "Succeeded":

@@ -21,11 +21,15 @@ def inspect(image: str) -> dict[str, Any]:
     """docker's description; where there is no such image here (a cluster elsewhere), the test is skipped."""
     if shutil.which("docker") is None:
         pytest.skip("docker is not on the PATH; the images are looked at where `make kind-up` built them")
-    done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True, check=False)
-    if done.returncode:
+    found = described(image)
+    if found is None:
         pytest.skip(f"there is no image {image} here: make image")
-    found: dict[str, Any] = json.loads(done.stdout)[0]
     return found
+
+
+def described(image: str) -> dict[str, Any] | None:
+    done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True, check=False)
+    return None if done.returncode else json.loads(done.stdout)[0]
 
 
 def said(image: str, *program: str) -> str:
@@ -37,10 +41,10 @@ def said(image: str, *program: str) -> str:
 
 
 def test_the_controller_is_at_most_90_mb_over_its_base() -> None:
-    assert subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, check=False).returncode == 0, (
-        f"{BASE} is not among this machine's images: docker pull it, to compare with"
-    )
-    assert inspect("montessori-controller:dev")["Size"] - inspect(BASE)["Size"] <= MOST_OVER_BASE
+    size = inspect("montessori-controller:dev")["Size"]
+    base = described(BASE)
+    assert base is not None, f"{BASE} is not among this machine's images: docker pull it, to compare with"
+    assert size - base["Size"] <= MOST_OVER_BASE
 
 
 @pytest.mark.parametrize("image", ["montessori-controller:dev", "montessori-cpu:dev"])

@@ -37,14 +37,18 @@ ELSEWHERE = Fault(404, code="", stays=True)  # the connection has reached someth
 
 
 class Proxy:
-    """Forwards to `target` (None: answers everything itself). `decide(method, headers, number)` may name a fault."""
+    """Forwards to `target` (None: answers everything itself), and waits `timeout` seconds for it (None: for ever).
 
-    def __init__(self, target: str | None) -> None:
+    `decide(method, headers, number)` may name a fault.
+    """
+
+    def __init__(self, target: str | None, timeout: float | None = 30.0) -> None:
         self.decide: Callable[[str, Any, int], Fault | None] = lambda method, headers, number: None
         self.requests = 0
         self.path = ""  # of the request that is decided on
         self.faults = 0
         self._lock = threading.Lock()
+        self._timeout = timeout
         self._target = urlparse(target).netloc if target else None
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -88,7 +92,7 @@ class Proxy:
         if fault is not None and not fault.lost:
             return _send(request, fault.status, {}, fault.body())
         assert self._target is not None
-        upstream = http.client.HTTPConnection(self._target, timeout=None if "watch=true" in request.path else 30)
+        upstream = http.client.HTTPConnection(self._target, timeout=self._timeout)
         try:
             # The request's own Host header goes along: it is signed.
             upstream.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
