@@ -84,8 +84,7 @@ def upload_model(source: ModelSource, store: Store) -> ModelSource:
         return source
     folder = Path(source.model).expanduser().resolve()
     identity = folder_identity(folder)
-    named = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "model"
-    model = f"{IN_STORE}inputs/models/{digest(identity)[:32]}/{named}"
+    model = f"{IN_STORE}inputs/models/{digest(identity)[:32]}/{_folder_name(folder)}"
     key = identity_key(model)
     if store.get_or_none(key) is None:
         present = {entry.key: entry.size for entry in store.list(f"{model.removeprefix(IN_STORE)}/")}
@@ -95,6 +94,23 @@ def upload_model(source: ModelSource, store: Store) -> ModelSource:
                 store.put_file(target, folder / name)
         store.put(key, canonical_json(identity))  # last: what has it is whole
     return source.model_copy(update={"model": model})
+
+
+def _folder_name(folder: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "model"
+
+
+def without_places(recipe: RecipeBase) -> RecipeBase:
+    """The same for a recipe with a model's folder and for one with its copy in a store: both by the folder's name."""
+
+    def named(key: str, source: ModelSource | Source) -> ModelSource | Source:
+        if isinstance(source, ModelSource) and (source.model.startswith(IN_STORE) or is_local_model(source.model)):
+            folder = Path(source.model.removeprefix(IN_STORE)).expanduser().resolve()
+            return source.model_copy(update={"model": _folder_name(folder)})
+        return source
+
+    found: RecipeBase = replace_sources(recipe, named)
+    return found
 
 
 def _remote_digest(uri: str, where: str) -> str:

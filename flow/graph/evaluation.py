@@ -12,6 +12,8 @@ from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas
 from flow.recipe import RecipeBase
+from flow.sources import without_places
+from stages.contract.canonical import digest
 from stages.contract.catalog import spec
 from stages.evaluate.names import replica
 
@@ -80,11 +82,12 @@ def report(builder: Builder, main: str) -> Edge:
         if isinstance(each, Edge)
     ]
     # What does not change the result stays out, so that moving a store or adding shards keeps the report cached.
-    shown = recipe.model_dump(mode="json", exclude={"store", "run"})
+    elsewhere = {"store", "run"}
     settings: dict[str, Any] = {
         "title": recipe.name,
         "run": recipe.name,
-        "recipe": shown,
+        "recipe": recipe.model_dump(mode="json", exclude=elsewhere),
+        "recipe_digest": digest(without_places(recipe).model_dump(mode="json", exclude=elsewhere)),
         "edges": edges,
         "main": main,
         "baseline": _baseline(recipe),

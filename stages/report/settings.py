@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from stages.contract.spec import StageSettings, StageSpec
+from stages.contract.spec import StageSettings, StageSpec, resource
 
 
 class ReportSettings(StageSettings):
@@ -14,7 +14,8 @@ class ReportSettings(StageSettings):
 
     title: str = Field(description="heading of the page")
     run: str = Field("", description="name of the run")
-    recipe: dict[str, Any] = Field({}, description="the recipe, fully resolved")
+    recipe: dict[str, Any] = resource({}, description="the recipe, fully resolved, as the page shows it")
+    recipe_digest: str = Field("", description="of that recipe, wherever its models lie")
     edges: tuple[tuple[str, str, str], ...] = Field(
         (), description="the graph: [from node, to node, name of the input]"
     )

@@ -200,6 +200,10 @@ class Release:
             "rollout", "status", "-n", self.namespace, f"deployment/{deployment}", f"--timeout={START_S:.0f}s",
             timeout=START_S + 10,
         )  # fmt: skip
+        if not replicas:  # that rollout is over while the last pod still ends, and works
+            found = next(each for each in self.deployments.values() if each["metadata"]["name"] == deployment)
+            labels = ",".join(f"{key}={value}" for key, value in found["spec"]["selector"]["matchLabels"].items())
+            await_(lambda: not list(self.client.list("pods", labels=labels)), START_S, f"the end of {deployment}")
 
     # Results
 

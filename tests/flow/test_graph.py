@@ -7,8 +7,11 @@ from typing import Any
 
 from flow.asked import asked
 from flow.graph import Edge, Graph, build
-from flow.recipe import load_recipe
+from flow.recipe import RecipeBase, load_recipe
+from flow.sources import upload_recipe
 from stages.contract.catalog import spec
+from stages.contract.fingerprint import fingerprint
+from stages.contract.store import FileStore
 from stages.models.settings import ModelSource
 from tests.flow.test_recipe import write
 
@@ -158,3 +161,20 @@ def test_a_plan_counts_replies_and_judgements(tmp_path: Path) -> None:
     assert counted["winrate.replies-tailored-seed-1"] == 40  # half of the 80 bundled reference rows
     assert counted["winrate.judge"] == 3 * 40 * 2  # the untrained student and two replicas, in both orders
     assert counted["mtbench.judge"] == 5 * 8 * 2
+
+
+def test_a_report_is_one_wherever_its_models_lie(tmp_path: Path) -> None:
+    model = tmp_path / "models" / "teacher"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    here = load_recipe(write(tmp_path, teacher={"model": str(model)}))
+    copied = upload_recipe(here, FileStore(tmp_path / "store"), "recipe.yaml")
+    assert copied.teacher != here.teacher
+    other = load_recipe(write(tmp_path, teacher={"model": str(model)}, about="something else"))
+    marks = [_mark(each) for each in (here, copied, other)]
+    assert marks[0] == marks[1] != marks[2]
+
+
+def _mark(recipe: RecipeBase) -> str:
+    settings = build(recipe).nodes["report"].settings
+    return fingerprint(spec("report"), settings, {})
