@@ -59,7 +59,11 @@ ENTRYPOINT ["python", "-m", "k8s"]
 
 FROM builder AS cpu-packages
 COPY locks/cpu.txt /locks/
-RUN install-lock cpu
+RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends binutils >/dev/null
+# Debuggers' symbols of vLLM and torch, and the tests of five packages: half a gigabyte that no stage reads.
+RUN install-lock cpu && cd /opt/venv/lib/python*/site-packages \
+ && strip --strip-unneeded vllm/*.so torch/lib/libtorch_*.so \
+ && find pandas pyarrow scipy sklearn sympy -type d -name tests -prune -exec rm -r {} +
 
 # builtin:smollm2, so that a pod needs no hub: converted with the packages above and no more code than does it.
 FROM cpu-packages AS model

@@ -45,7 +45,7 @@ TEST_IMAGE ?= montessori-test:dev
 CONTROLLER_IMAGE ?= montessori-controller:dev
 CLUSTER_ARGS ?= tests/cluster
 
-STAMP := .venv/.setup-$(shell cat pyproject.toml locks/cpu.txt | sha256sum | cut -c1-12)
+STAMP := .venv/.setup-$(shell cat pyproject.toml locks/dev.txt | sha256sum | cut -c1-12)
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -70,8 +70,8 @@ $(STAMP):
 	uv=$(UV)
 	[ "$$uv" = uv ] || $(MAKE) .uv/bin/uv
 	[ -x $(BIN)/python ] || "$$uv" venv -q --python $(PYTHON_VERSION) .venv
-	echo "Installing locks/cpu.txt into .venv"
-	"$$uv" pip sync -q --python $(BIN)/python --require-hashes $(TORCH_BACKEND) locks/cpu.txt
+	echo "Installing locks/dev.txt into .venv"
+	"$$uv" pip sync -q --python $(BIN)/python --require-hashes $(TORCH_BACKEND) locks/dev.txt
 	"$$uv" pip install -q --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -m stages.models.builtin
 	rm -f .venv/.setup-*
@@ -110,9 +110,11 @@ bench: setup ## the measurements that README and docs quote; BENCH="influence sc
 lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions
 	@uv=$(UV)
 	[ "$$uv" = uv ] || $(MAKE) .uv/bin/uv
-	$(COMPILE) $(TORCH_BACKEND) --extra cpu --extra k8s --extra dev --excludes locks/cpu-excludes.txt -o locks/cpu.txt
+	cpu="$(TORCH_BACKEND) --extra cpu --extra k8s --extra lm-eval --excludes locks/cpu-excludes.txt"
+	$(COMPILE) $$cpu -o locks/cpu.txt
+	$(COMPILE) $$cpu --extra dev --constraints locks/cpu.txt -o locks/dev.txt # the same versions, and developers' tools
 	# The CUDA build of torch is the registry's own: a folder of CPU wheels must not win over it.
-	UV_FIND_LINKS= $(COMPILE) --extra gpu -o locks/gpu.txt
+	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra lm-eval -o locks/gpu.txt
 	$(COMPILE) --extra k8s --excludes locks/controller-excludes.txt -o locks/controller.txt
 
 chart: setup ## the chart's schema and README from the comments in values.yaml

@@ -27,7 +27,7 @@ names a cluster with KWOK's nodes: `make bench BENCH="cluster performance"`.
 
 def main() -> int:
     """Write the page; 1 where there is nothing to write."""
-    parts = [ABOUT, *influence(), *precision(), *ranks(), *scale(), *cluster(), *incontext()]
+    parts = [ABOUT, *influence(), *precision(), *passes(), *ranks(), *scale(), *cluster(), *incontext()]
     if len(parts) == 1:
         print("bench/results/ is empty: run make bench", file=sys.stderr)
         return 1
@@ -107,6 +107,31 @@ def precision() -> Iterator[str]:
             for name, way in rate["ways"].items()
         ]
         yield table(("lr", "way", "Spearman", "Pearson", "error / spread", "s", "σ", "within 2σ"), rows)
+
+
+def passes() -> Iterator[str]:
+    for each in results("passes"):
+        yield (
+            f"## A pass on a GPU\n\n**{each['machine']}**, {each['student']}, {each['references']} reference rows "
+            f"({each['tokens']:,} tokens): a pass over them, a step on one candidate, a first-order score.\n"
+        )
+        rows = [
+            (
+                way["weights"],
+                way["products"],
+                way["attention"],
+                f"{way['pack_tokens']:,}",
+                "yes" if way["graphs"] else "no",
+                f"{way['seconds']:.3f}",
+                f"{way['floor']:.0%}",
+                f"{way['step_seconds']:.3f}",
+                f"{way['first_order_seconds']:.3f}",
+                f"{way['peak_gib']:.1f}",
+            )
+            for way in each["passes"]
+        ]
+        header = ("weights", "products", "attention", "tokens a pack", "graphs", "s a pass", "of the floor", "s a step")
+        yield table((*header, "s first order", "peak GiB"), rows)
 
 
 def ranks() -> Iterator[str]:

@@ -111,7 +111,11 @@ def read(found: Mapping[str, Any], task: str, wanted: str | None) -> Result:
 
 
 def _model(model: Path, settings: HarnessSettings) -> dict[str, Any]:
+    from torch import cuda
+
     arguments: dict[str, Any] = {"pretrained": str(model), "dtype": settings.dtype}
     if settings.max_tokens is not None:
         arguments["max_length" if settings.backend == "hf" else "max_model_len"] = settings.max_tokens
+    if settings.backend == "hf":  # unlike vLLM it takes a GPU for granted
+        arguments["device"] = "cuda" if cuda.is_available() else "cpu"
     return arguments

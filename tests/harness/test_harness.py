@@ -1,8 +1,7 @@
-"""harness: what is read of lm-eval's results, and lm-eval itself where it is installed."""
+"""harness: what is read of lm-eval's results, and lm-eval itself."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,9 +15,6 @@ from stages.contract.store import Store
 from stages.harness.adapter import bundled, read
 from stages.harness.settings import BUNDLED
 from tests.support import model_input, publish, run_stage, tiny_llama
-
-INSTALLED = importlib.util.find_spec("lm_eval") is not None
-needs_lm_eval = pytest.mark.skipif(not INSTALLED, reason="lm-eval is not installed: pip install 'montessori[lm-eval]'")
 
 
 def sample(number: int, *, filter: str = "none", **metrics: Any) -> dict[str, Any]:
@@ -75,7 +71,6 @@ def test_without_lm_eval_the_next_step_is_said(
     assert caught.value.code == ExitCode.BAD_SETTINGS
 
 
-@needs_lm_eval
 def test_students_are_measured_on_the_bundled_task_and_compared(file_store: Store, tmp_path: Path) -> None:
     students = {f"student.{name}": model_input(tiny_llama(tmp_path / name, seed=n)) for n, name in enumerate("ab")}
     made = run_stage(file_store, "harness", {"limit": 8}, students)
@@ -88,7 +83,6 @@ def test_students_are_measured_on_the_bundled_task_and_compared(file_store: Stor
     assert cells["a"] == pytest.approx(100 * mean)
 
 
-@needs_lm_eval
 def test_an_unknown_task_is_named(file_store: Store, tiny_model: Path) -> None:
     with pytest.raises(StageError, match="knows no task 'arc_esay'"):
         run_stage(file_store, "harness", {"tasks": ["arc_esay"]}, {"student.base": model_input(tiny_model)})
