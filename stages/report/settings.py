@@ -26,7 +26,7 @@ class ReportSettings(StageSettings):
 
 SPEC = StageSpec(
     name="report",
-    version=2,
+    version=3,
     settings=ReportSettings,
     about="one HTML page with figures, and the dataset's card",
     inputs=("node.*",),

@@ -51,6 +51,7 @@ def reported(store: Store) -> Artifact:
         "it1.incontext": scores,
         "it1.preferences": artifact_input(pairs),
         "tailored.rationales": rationale_table(store, rationales()),
+        "self-instruct.rationales": rationale_table(store, rationales()[:6]),
         "accuracy": artifact_input(accuracy),
         "comparison": artifact_input(comparison),
         "transfer.wide": artifact_input(run_stage(store, "accuracy", {"resamples": 200}, {"tasks": own, **students})),
@@ -95,7 +96,7 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "In-context scores",
         "Score by length of the rationale", "1 no answer could be parsed", "tailored against base after 0 examples",
         "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
-        "as its one example",
+        "as its one example", "chosen, score +", "self-instruct.rationales against tailored.rationales",
     ):  # fmt: skip
         assert words in html, words
 

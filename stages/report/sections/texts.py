@@ -21,8 +21,8 @@ Texts = dict[str, list[str]]
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    after = nodes.get(f"{branches.main}.responses")
-    before = nodes.get(f"{branches.baseline}.responses") or nodes.get("it1.responses")
+    after = _written(nodes, branches.main)
+    before = _written(nodes, branches.baseline) or _written(nodes, "it1")
     if after is None or before is None or after is before:
         return left_out("texts", TITLE, "This run has data of one teacher only, so there is nothing to set it against.")
     sides = {each.branch: _texts(each) for each in (before, after)}
@@ -55,6 +55,10 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         "and which words more of one teacher's instructions hold."
     )
     return Section("texts", TITLE, [text], blocks, numbers)
+
+
+def _written(nodes: Nodes, branch: str) -> Node | None:
+    return nodes.get(f"{branch}.responses") or nodes.get(f"{branch}.rationales")
 
 
 def _texts(node: Node) -> Texts:
