@@ -44,6 +44,8 @@ CONTEXT ?=
 TEST_IMAGE ?= montessori-test:dev
 CONTROLLER_IMAGE ?= montessori-controller:dev
 CLUSTER_ARGS ?= tests/cluster
+# What must not be missing; docker: the nodes are containers of this machine, whose processes some faults stop
+REQUIRED ?= helm,cluster
 
 STAMP := .venv/.setup-$(shell cat pyproject.toml locks/dev.txt | sha256sum | cut -c1-12)
 
@@ -132,14 +134,14 @@ kind-up: ## a kind cluster with MinIO, this checkout's images and the chart; aga
 kind-test: setup ## the tests that need a cluster, on kind-up's
 	@[ -f build/kind/test-image ] || { echo "make: there is no cluster yet: make kind-up" >&2; exit 1; }
 	$(MAKE) test-cluster KUBECONFIG="$$PWD/build/kind/kubeconfig" TEST_IMAGE="$$(cat build/kind/test-image)" \
-		CONTROLLER_IMAGE="$$(cat build/kind/controller-image)"
+		CONTROLLER_IMAGE="$$(cat build/kind/controller-image)" REQUIRED=helm,cluster,docker
 
 kind-down: ## remove kind-up's cluster
 	@kind delete cluster -q --name $(KIND_CLUSTER)
 	rm -rf build/kind
 
 test-cluster: setup ## the same on any cluster: KUBECONFIG=… CONTEXT=… TEST_IMAGE=… CONTROLLER_IMAGE=… (targets `test`, `controller`)
-	@export MONTESSORI_REQUIRE=helm,cluster MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)" \
+	@export MONTESSORI_REQUIRE=$(REQUIRED) MONTESSORI_KUBE_CONTEXT="$(CONTEXT)" MONTESSORI_TEST_IMAGE="$(TEST_IMAGE)" \
 		MONTESSORI_CONTROLLER_IMAGE="$(CONTROLLER_IMAGE)"
 	$(BIN)/pytest $(CLUSTER_ARGS)
 

@@ -253,6 +253,8 @@ def asked(ask: Any) -> Any:
 
 def _told(error: ApiError) -> StageError:
     """What the API server says, for a person."""
+    if isinstance(error, Absent) and error.message.startswith("namespaces "):
+        return bad_settings(error.message, where="the cluster", hint="kubectl get namespaces; -n names one")
     if isinstance(error, Absent):
         hint = "helm install the chart: docs/cluster.md"
         return bad_settings("this cluster knows no TailoringRuns", where="KUBECONFIG", hint=hint)

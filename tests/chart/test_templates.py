@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from tests.chart.conftest import CHART, HelmError, Render, Rendered, find, pods
+from tests.support import REPOSITORY
 
 SCENARIOS = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
 EVERYTHING = (
@@ -18,13 +20,15 @@ EVERYTHING = (
     "metrics.rules.enabled=true",
     "metrics.dashboard.enabled=true",
 )
+# k8s.client.Client's methods, and the API's verbs.
+VERBS = {name: name for name in ("get", "list", "watch", "create", "patch", "delete")} | {"replace": "update"}
 # (API group, resource, verbs): what k8s/client.py is used for, and nothing else.
 CONTROLLER_MAY = {
     ("montessori.dev", "tailoringruns", "get list watch"),
-    ("montessori.dev", "tailoringruns/status", "get patch"),
+    ("montessori.dev", "tailoringruns/status", "patch"),
     ("batch", "jobs", "get list watch create delete"),
-    ("", "services", "get create"),
-    ("", "pods", "get list"),
+    ("", "services", "create"),
+    ("", "pods", "list"),
     ("", "events", "create"),
     ("coordination.k8s.io", "leases", "get create update"),
 }
@@ -48,6 +52,36 @@ def test_each_scenario_renders(render: Render, scenario: str) -> None:
 def test_the_controller_may_do_exactly_what_it_does(render: Render) -> None:
     objects = render(*EVERYTHING)
     assert rules(find(objects, "Role", "m-controller")) == CONTROLLER_MAY
+
+
+def asked_of_the_api() -> set[tuple[str, str]]:
+    """(resource, verb) of every call of a Client in the modules that a controller consists of."""
+    found: set[tuple[str, str]] = set()
+    open_, seen = ["k8s.__main__"], set[str]()
+    while open_:
+        module = open_.pop()
+        path = REPOSITORY / (module.replace(".", "/") + ".py")
+        if module in seen or not path.is_file():
+            continue
+        seen.add(module)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "k8s":
+                open_ += [f"{node.module}", *(f"{node.module}.{name.name}" for name in node.names)]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                verb, of = node.func.attr, ast.unparse(node.func.value)
+                if of.rpartition(".")[2].strip("_") == "client" and verb in VERBS:
+                    words = [ast.unparse(each).strip("'") for each in node.args]
+                    resource = words[0].replace("names.PLURAL", "tailoringruns") + ("/status" * ("status" in words))
+                    found.add((resource, VERBS[verb]))
+    return found
+
+
+def test_the_controller_asks_for_what_it_may_and_may_what_it_asks_for() -> None:
+    asked = asked_of_the_api()
+    assert ("resource", "watch") in asked  # the one variable: both kinds that are watched
+    watched = {("tailoringruns", "watch"), ("jobs", "watch")}
+    allowed = {(resource, verb) for _, resource, verbs in CONTROLLER_MAY for verb in verbs.split()}
+    assert asked - {("resource", "watch")} | watched == allowed
 
 
 def test_no_rule_reads_secrets_runs_commands_in_pods_or_leaves_the_namespace(render: Render) -> None:

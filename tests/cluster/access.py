@@ -16,7 +16,8 @@ from kubernetes.client.exceptions import ApiException
 CONTEXT_VARIABLE = "MONTESSORI_KUBE_CONTEXT"  # which context of KUBECONFIG; the current one if unset
 ADVICE = "make kind-up makes one here and says what to export; KUBECONFIG names any other"
 REQUIRED = os.environ.get("MONTESSORI_REQUIRE", "").split(",")
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+# `make kind-up` removes what a killed session has left, by the second label.
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/part-of": "montessori-tests"}
 
 
 def open_cluster() -> client.ApiClient:

@@ -48,9 +48,15 @@ class UnderWay:
         now = self.records()
         assert self.committed.items() <= now.items(), "what was committed before the fault was made again"
         assert len(now) == 12
-        manifests = [key for key, _ in self.release.store.list(f"{self.output}/") if key.endswith("/manifest.json")]
-        assert len(manifests) == 1 + self.graph["shards"]
+        self.published_once()
         return status
+
+    def published_once(self) -> None:
+        """Each chunk's record, and each manifest of the shards and of the whole, has one version."""
+        written = self.release.written(f"{self.output}/")
+        assert {key: written[key] for key in self.records()} == dict.fromkeys(self.records(), 1)
+        manifests = {key: count for key, count in written.items() if key.endswith("/manifest.json")}
+        assert list(manifests.values()) == [1] * (1 + self.graph["shards"]), manifests
 
     def attempts(self, node: str = "lines") -> int:
         prefix = f"runs/{self.name}/tasks/{node}-"
@@ -72,6 +78,7 @@ def evict(namespace: str, pod: str) -> None:
 def twin(pod: Json) -> Json:
     """Another pod of the same index, as a Job controller that lost sight of the first would make."""
     metadata = {key: pod["metadata"][key] for key in ("namespace", "annotations")}
-    metadata |= {"generateName": "twin-", "labels": {"montessori.dev/twin": "true"}}
+    index = "batch.kubernetes.io/job-completion-index"  # the stage reads it; by the others the Job would take it in
+    metadata |= {"generateName": "twin-", "labels": {index: pod["metadata"]["labels"][index]}}
     spec = {key: value for key, value in pod["spec"].items() if key not in ("nodeName", "hostname", "tolerations")}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -6,15 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from flow.runstate import read_resolved
+from k8s import names
 from k8s.client import Client, HttpTransport
 from stages.contract.artifact import Artifact
 from stages.contract.store import FileStore, Store, open_store
 from stages.contract.task import Task, task_key
+from tests.cluster.access import RESTRICTED
 from tests.cluster.machine import RUN_S, START_S, Forward, Json, await_, helm, kubectl, kubectl_json
 from tests.cluster.toy import LINES, MARK, NUMBERS
 from tests.support import REPOSITORY, artifact_input, run_stage
@@ -22,6 +27,8 @@ from tests.support import REPOSITORY, artifact_input, run_stage
 CHART = REPOSITORY / "charts" / "montessori"
 KEYS = {"AWS_ACCESS_KEY_ID": "montessori", "AWS_SECRET_ACCESS_KEY": "montessori-test-0123"}
 BUCKET = "montessori"
+KEYS_OF_BOTO3 = {name.lower(): value for name, value in KEYS.items()} | {"region_name": "us-east-1"}
+CRD = f"{names.PLURAL}.montessori.dev"
 MEMORY = "320Mi"  # of a toy's pod: Python, pyarrow, and room for no more than that
 JUDGE_LABELS = {"app.kubernetes.io/name": "judge"}  # of the server that test_signals.py starts
 MODELS: Json = {"teacher": {"model": "builtin:smollm2"}, "student": {"model": "builtin:smollm2", "drop_layers": [3]}}
@@ -56,8 +63,7 @@ def values(image: str, controller: str = "", **changes: Any) -> Json:
 
 def restricted_namespace(name: str) -> None:
     """A namespace that enforces the restricted Pod Security standard."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/part-of": "montessori-tests"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
     kubectl("create", "-f", "-", given=json.dumps(body))
 
 
@@ -74,7 +80,8 @@ class Release:
         self.namespace = namespace
         self.image = image
         restricted_namespace(namespace)
-        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / "tailoringruns.yaml"))
+        self._defined = not kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name")
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / f"{names.PLURAL}.yaml"))
         helm(
             "install", "test", str(CHART), "--namespace", namespace, "--values", "-", "--wait",
             "--timeout", f"{START_S:.0f}s", given=json.dumps(values(image, controller)), timeout=START_S + 30,
@@ -93,6 +100,7 @@ class Release:
         }
         os.environ.update(self.environment)
         self.store: Store = open_store(self.store_uri())
+        self._bucket().Versioning().enable()
 
     def _minio_service(self) -> str:
         services = kubectl_json("get", "services", "-n", self.namespace)["items"]
@@ -114,6 +122,17 @@ class Release:
     def close(self) -> None:
         self.forward.close()
         kubectl("delete", "namespace", self.namespace, "--wait=false")
+        if self._defined:  # by this; with it go all runs
+            kubectl("delete", "crd", CRD, "--wait=false")
+
+    def _bucket(self) -> Any:
+        return boto3.resource("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"], **KEYS_OF_BOTO3).Bucket(BUCKET)
+
+    def written(self, prefix: str) -> Counter[str]:
+        """How often each object under a key's prefix was written: the bucket keeps every version."""
+        within = self.store_uri().removeprefix(f"s3://{BUCKET}").strip("/")
+        found = self._bucket().object_versions.filter(Prefix=f"{within}/{prefix}" if within else prefix)
+        return Counter(version.key.removeprefix(f"{within}/") for version in found if version.size is not None)
 
     # Runs
 

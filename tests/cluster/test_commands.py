@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.faults import UnderWay
-from tests.cluster.machine import RUN_S, await_
+from tests.cluster.machine import RUN_S, await_, kubectl
 from tests.cluster.release import MODELS, Release, undisturbed
 from tests.cluster.toy import MARK
 
@@ -41,17 +41,21 @@ def test_what_is_cancelled_is_carried_on_by_submitting_it_again(
     commanded(release, "submit", str(recipe))
     cancelled.go()
     assert "Succeeded" in commanded(release, "watch", NAME)
+    columns, row = kubectl("get", "trun", NAME, "-n", release.namespace).splitlines()
+    assert dict(zip(columns.split(), row.split(), strict=False)).items() >= {"NAME": NAME, "PHASE": "Succeeded"}.items()
     assert release.digests(NAME) == undisturbed(tmp_path, **SIZE)
     assert cancelled.committed.items() <= cancelled.records().items(), "what was committed before was made again"
 
 
 def test_one_shard_alone_is_made_again(release: Release, cancelled: UnderWay, tmp_path: Path) -> None:
     before = {job["metadata"]["name"] for job in release.jobs(NAME, "lines")}
+    below = [job["metadata"]["uid"] for job in release.jobs(NAME, "again")]
     commanded(release, "rerun", "lines", "--run", NAME, "--shards", "1")
     await_(lambda: {job["metadata"]["name"] for job in release.jobs(NAME, "lines")} - before, RUN_S, "its Job")
     release.ended(NAME)
     (job,) = [each for each in release.jobs(NAME, "lines") if each["metadata"]["name"] not in before]
     assert job["spec"]["completions"] == 1, "an index map: index 0 is shard 1"
+    assert [job["metadata"]["uid"] for job in release.jobs(NAME, "again")] == below, "its input is the same"
     assert release.digests(NAME) == undisturbed(tmp_path, **SIZE)
 
 

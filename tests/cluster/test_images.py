@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from stages.contract.catalog import STAGES
+from tests.cluster.machine import without_docker
 from tests.support import REPOSITORY
 
 BASE = "python:3.11-slim-bookworm"
@@ -20,10 +22,10 @@ LIMITED = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/cache", "--network", "
 def inspect(image: str) -> dict[str, Any]:
     """docker's description; where there is no such image here (a cluster elsewhere), the test is skipped."""
     if shutil.which("docker") is None:
-        pytest.skip("docker is not on the PATH; the images are looked at where `make kind-up` built them")
+        without_docker("docker is not on the PATH; the images are looked at where `make kind-up` built them")
     found = described(image)
     if found is None:
-        pytest.skip(f"there is no image {image} here: make image")
+        without_docker(f"there is no image {image} here: make image")
     return found
 
 
@@ -96,6 +98,30 @@ print(folder, len((folder / "model.safetensors").read_bytes()))
     folder, size = said("montessori-cpu:dev", "python", "-c", script).split()
     assert folder.startswith("/opt/venv/"), "it would be converted again in every pod"
     assert int(size) > 200e6
+
+
+def test_every_stage_of_the_image_can_be_imported_and_vllm_generates() -> None:
+    """Symbols, tests and headers were taken out of its packages: nothing that runs may be among them."""
+    script = """
+from importlib import import_module
+from stages.contract.catalog import STAGES, spec
+for name in STAGES:
+    import_module(spec(name).entry)
+import deepspeed, lm_eval, sklearn.metrics, trl
+from stages.generation.engines.vllm import VllmEngine
+from stages.generation.prompts import templated
+from stages.generation.request import Request
+from stages.generation.settings import EngineSettings, SamplingSettings
+from stages.models.settings import installed_folder
+model = installed_folder("smollm2")
+engine = VllmEngine(EngineSettings(max_model_len=128, kv_cache_gib=0.1), model)
+prompt = templated(model)([{"role": "user", "content": "The capital of France is"}], "The capital of France is")
+(made,) = engine.generate([Request(prompt, 0, SamplingSettings(temperature=0.0, max_tokens=4))], lambda: None)
+print()
+print(len(STAGES), made.text)
+"""
+    last = said("montessori-cpu:dev", "python", "-c", script).splitlines()[-1]
+    assert last.startswith(f"{len(STAGES)} ") and "Paris" in last
 
 
 def test_a_dockerfile_that_every_builder_takes() -> None:

@@ -6,6 +6,8 @@ import json
 
 from stages.contract.logs import log_prefix, read_log
 from tests.cluster.loop import NAME, Loop
+from tests.cluster.machine import kubectl
+from tests.cluster.release import KEYS
 from tests.cluster.tiny import RANKS
 
 # What an artifact holds of its own run: the report's figures are times.
@@ -47,6 +49,17 @@ def test_the_command_line_tells_of_the_run(loop: Loop) -> None:
     assert "done" in log
     second = loop.release.cli("logs", "it1.dpo", "--pod", "1", "--run", NAME, "-n", loop.release.namespace)
     assert "going on from a checkpoint" in second
+
+
+def test_the_stores_key_is_written_nowhere(loop: Loop) -> None:
+    loop.cluster()
+    release, secret = loop.release, KEYS["AWS_SECRET_ACCESS_KEY"].encode()
+    keys = [key for key, _ in release.store.list("")]
+    assert any(key.startswith("runs/") for key in keys)
+    assert [key for key in keys if secret in release.store.get(key)] == []
+    kinds = "tailoringruns,jobs,pods,events,configmaps,deployments"
+    assert secret.decode() not in kubectl("get", kinds, "-n", release.namespace, "-o", "yaml")
+    assert secret.decode() not in kubectl("logs", "-n", release.namespace, f"deployment/{release.controller}")
 
 
 def _nodes(status: dict[str, object]) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from k8s import names
 from k8s.render import Manifest
 from tests.cluster.access import create
-from tests.k8s.builders import RUN, all_shards, job
+from tests.k8s.builders import RUN, all_shards, job, some_shards
 from tests.k8s.golden import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,15 @@ def test_the_server_takes_as_many_shards_as_a_recipe_may_have(
 ) -> None:
     accepted = post(cluster, namespace, job(stage="influence", shards=all_shards(shards)))
     assert accepted["spec"]["completions"] == shards
+
+
+def test_a_job_of_scattered_shards_is_stored(cluster: client.ApiClient, namespace: str) -> None:
+    """A dry run does not reach etcd."""
+    manifest = json.loads(json.dumps(job(stage="influence", shards=some_shards(100_000, *range(0, 100_000, 10)))))
+    manifest["metadata"]["namespace"] = namespace
+    manifest["spec"]["suspend"] = True
+    stored = create(cluster, PATHS["Job"].format(namespace), manifest)
+    assert stored["spec"]["completions"] == 10_000
 
 
 def test_the_longest_names_are_taken_with_the_most_indices(cluster: client.ApiClient, namespace: str) -> None:

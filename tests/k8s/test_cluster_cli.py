@@ -146,6 +146,8 @@ def test_a_cluster_that_refuses_or_does_not_answer_is_one_clear_line(cli: Any, c
     assert code == 64 and "user cannot list tailoringruns" in err
     cluster.fault = lambda method, path: refusal(404, "NotFound", "page not found")
     assert "knows no TailoringRuns" in cli("status")[2]
+    cluster.fault = lambda method, path: refusal(404, "NotFound", 'namespaces "shcool" not found')
+    assert 'namespaces "shcool" not found' in cli("status")[2]
     cluster.fault = lambda method, path: NoAnswer("connection refused")
     code, _, err = cli("status")
     assert code == 69 and "does not answer" in err
