@@ -207,6 +207,9 @@ class LocalRun:
 
     def _spawn(self, shard: _Shard) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **self.environment, INDEX_VARIABLE: str(shard.index), QUIET_VARIABLE: "1"}
+        if self.jobs > 1:
+            # Threads of GNU OpenMP that wait would spin away the other shard's time (Dockerfile has the measurement).
+            environment.setdefault("GOMP_SPINCOUNT", "1000")
         if self._devices and spec(self.graph.nodes[shard.node].stage).launch != "torchrun":
             # A share of its own each; a training has all of them.
             share = self._devices[shard.slot :: self.jobs] or [self._devices[shard.slot % len(self._devices)]]

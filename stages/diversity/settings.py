@@ -46,6 +46,6 @@ SPEC = StageSpec(
     version=2,
     settings=DiversitySettings,
     about="distinct-n, self-ROUGE, clusters, and overlap with what students are judged on",
-    inputs=("instructions", "rows", "reference"),
-    optional=("evaluation.*",),
+    inputs=("instructions", "rows"),
+    optional=("reference", "evaluation.*"),
 )

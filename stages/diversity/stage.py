@@ -52,7 +52,7 @@ def run(context: StageContext) -> None:
         "contaminated": len(judged_on),
         "contaminated_share": len(judged_on) / max(1, len(usable)),
         "contaminated_by": {name: len(rows) for name, rows in by_set.items()},
-        "like_probe": len(by_set[PROBE] - judged_on),
+        "like_probe": len(by_set.get(PROBE, set()) - judged_on),
     }
     _check_overlap(settings, figures)
     _check_variety(settings, found)
@@ -71,6 +71,7 @@ def _overlaps(context: StageContext, settings: DiversitySettings) -> dict[str, O
     found = {
         f"reference {part}": Overlaps(settings.overlap_words, _texts(context.table("reference", part)))
         for part in ("heldout", "probe")
+        if context.has("reference")
     }
     for name in context.names("evaluation."):
         found[name.removeprefix("evaluation.")] = Overlaps(settings.overlap_words, _texts(context.table(name)))
@@ -97,7 +98,7 @@ def _contaminated(rows: Iterable[dict[str, Any]], sets: Mapping[str, Overlaps]) 
 
 def _by_set(context: StageContext, contaminated: Iterable[dict[str, Any]]) -> dict[str, set[str]]:
     """Ids of the rows that are like one of a set, by set; those without any, too."""
-    found: dict[str, set[str]] = {HELDOUT: set(), PROBE: set()}
+    found: dict[str, set[str]] = {HELDOUT: set(), PROBE: set()} if context.has("reference") else {}
     found |= {name.removeprefix("evaluation."): set() for name in context.names("evaluation.")}
     for row in contaminated:
         found[row["evaluation"]].add(row["response_id"])

@@ -23,7 +23,12 @@ def varied(count: int = 40) -> list[str]:
 
 
 def checked(
-    store: Store, texts: list[str | None], evaluation: dict[str, list[str]] | None = None, **settings: Any
+    store: Store,
+    texts: list[str | None],
+    evaluation: dict[str, list[str]] | None = None,
+    *,
+    reference: bool = True,
+    **settings: Any,
 ) -> Artifact:
     written = [{"instruction_id": f"i-{number:03}", "instruction": text} for number, text in enumerate(texts)]
     rows = [
@@ -34,15 +39,16 @@ def checked(
     inputs = {
         "instructions": publish(store, "instructions", tables={"rows": pa.Table.from_pylist(written)}),
         "rows": publish(store, "responses", tables={"rows": pa.Table.from_pylist(rows)}),
-        "reference": publish(
+    }
+    if reference:
+        inputs["reference"] = publish(
             store,
             "prepare",
             tables={
                 "heldout": pa.Table.from_pylist([{"instruction": HELDOUT, "response": "Steam pushes a piston."}]),
                 "probe": pa.Table.from_pylist([{"instruction": PROBE, "response": "Jupiter comes first."}]),
             },
-        ),
-    }
+        )
     for name, questions in (evaluation or {}).items():
         table = pa.Table.from_pylist([{"turns": [text], "references": None} for text in questions], schema=QUESTIONS)
         inputs[f"evaluation.{name}"] = publish(store, "evalset", tables={"rows": table})
@@ -113,6 +119,12 @@ def test_each_evaluation_set_has_the_gate_and_is_named(file_store: Store) -> Non
     text = stopped(file_store, texts, evaluation={"mtbench": [TIDES]})
     assert "diversity.most_in_evaluation: 9.5% of 21 rows share 8 words in a row with a question of mtbench" in text
     checked(file_store, texts, {"mtbench": [TIDES]}, most_in_evaluation=0.1)
+
+
+def test_without_reference_rows_variety_is_measured_and_judged(file_store: Store) -> None:
+    figures = checked(file_store, [*varied(), HELDOUT], reference=False).manifest.figures
+    assert figures["self_rouge"] < 0.5 and figures["contaminated_by"] == {} and figures["contaminated"] == 0
+    assert "diversity.least_distinct" in stopped(file_store, COLLAPSED, reference=False)
 
 
 def test_the_same_sample_is_drawn_whatever_the_order(file_store: Store) -> None:

@@ -19,8 +19,8 @@ from stages.contract.store import FileStore
 from stages.models.settings import ModelSource
 from tests.flow.test_recipe import RECIPES, refused, write
 
-ROUND = ["questions", "select", "rationales", "incontext", "preferences", "dpo"]
-DATA = ["questions", "select", "rationales", "sft"]
+ROUND = ["questions", "select", "rationales", "diversity", "incontext", "preferences", "dpo"]
+DATA = ["questions", "select", "rationales", "diversity", "sft"]
 
 
 def graph(folder: Path, **changes: Any) -> Graph:
@@ -54,6 +54,14 @@ def test_the_panel_answers_the_validation_questions_and_students_those_of_the_te
     told: Any = nodes["tailored.answers"].settings
     assert (told.role, told.shots) == ("test", (0, 1))
     assert nodes["irt"].inputs["answers.small"] == Edge("panel.small")
+
+
+def test_a_tasks_questions_are_alike_by_its_form_so_only_gates_that_are_set_stand(tmp_path: Path) -> None:
+    node: Any = graph(tmp_path).nodes["it1.diversity"]
+    assert (node.settings.most_self_rouge, node.settings.most_in_one_cluster) == (1.0, 1.0)
+    assert node.inputs == {"instructions": Edge("it1.questions"), "rows": Edge("it1.rationales")}
+    node = graph(tmp_path, diversity={"most_self_rouge": 0.9}).nodes["tailored.diversity"]
+    assert (node.settings.most_self_rouge, node.settings.least_distinct) == (0.9, 0.0)
 
 
 def test_the_compared_branch_differs_in_its_teacher_alone_and_both_use_the_naive_prompt(tmp_path: Path) -> None:

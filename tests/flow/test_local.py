@@ -195,11 +195,13 @@ def test_what_was_never_finished_is_garbage_once_its_run_is_left_alone(file_stor
 
 def test_shards_at_work_at_once_see_gpus_of_their_own(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flow.local.gpu_names", lambda: ["4", "5", "6"])
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     seen: list[str] = []
     popen = subprocess.Popen
 
     def watched(*arguments: Any, **named: Any) -> Any:
         seen.append(named["env"]["CUDA_VISIBLE_DEVICES"])
+        assert named["env"]["GOMP_SPINCOUNT"] == "1000", "side by side they share cores"
         return popen(*arguments, **named)
 
     monkeypatch.setattr(subprocess, "Popen", watched)

@@ -52,6 +52,9 @@ def reported(store: Store) -> Artifact:
         "it1.preferences": artifact_input(pairs),
         "tailored.rationales": rationale_table(store, rationales()),
         "self-instruct.rationales": rationale_table(store, rationales()[:6]),
+        "tailored.diversity": artifact_input(
+            run_stage(store, "diversity", {}, {"instructions": question_table(store, questions()), "rows": rows})
+        ),
         "accuracy": artifact_input(accuracy),
         "comparison": artifact_input(comparison),
         "transfer.wide": artifact_input(run_stage(store, "accuracy", {"resamples": 200}, {"tasks": own, **students})),
@@ -96,9 +99,11 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "In-context scores",
         "Score by length of the rationale", "1 no answer could be parsed", "tailored against base after 0 examples",
         "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
-        "as its one example", "chosen, score +", "self-instruct.rationales against tailored.rationales",
+        "as its one example", "chosen, score +", "What the teacher wrote, before duplicates are taken out",
+        "self-instruct.rationales against tailored.rationales",
     ):  # fmt: skip
         assert words in html, words
+    assert "Rows that share a run of words" not in html, "nothing was compared"
 
 
 def test_further_students_of_tasks_are_compared_with_themselves(file_store: Store, tmp_path: Path) -> None:

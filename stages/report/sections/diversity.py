@@ -26,10 +26,10 @@ def section(nodes: Nodes) -> Section:
     overlap = Table(
         "Rows that share a run of words with a row that students are judged on",
         ["data", "usable rows", "like held-out or evaluation rows", "share", "by set", "like probe rows only"],
-        [_overlap(node) for node in found],
+        [_overlap(node) for node in found if node.figures["contaminated_by"]],
         numeric=(1, 2, 3, 5),
     )
-    blocks = [table, overlap]
+    blocks = [table, overlap] if overlap.rows else [table]
     examples = [(node, row) for node in found for row in node.rows("contaminated")][:_EXAMPLES]
     if examples:
         rows = [[node.name, row["evaluation"], row["column"], row["run"]] for node, row in examples]
