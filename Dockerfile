@@ -34,14 +34,15 @@ RUN printf '%s\n' '#!/bin/sh -eu' \
 
 # The code, with its bytecode and what the controller knows of the stages' packages.
 FROM builder AS code
-COPY locks/cpu.txt locks/gpu.txt /locks/
+COPY locks/cpu.txt locks/gpu.txt locks/gpu-cu12.txt /locks/
 COPY recipes /app/recipes
 COPY stages /app/stages
 COPY flow /app/flow
 COPY k8s /app/k8s
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app \
  && python3 -m k8s.versions /locks/cpu.txt >/app/stage-versions-cpu.json \
- && python3 -m k8s.versions /locks/gpu.txt /locks/cpu.txt >/app/stage-versions-gpu.json
+ && python3 -m k8s.versions /locks/gpu.txt /locks/cpu.txt >/app/stage-versions-gpu.json \
+ && python3 -m k8s.versions /locks/gpu-cu12.txt /locks/cpu.txt >/app/stage-versions-gpu-cu12.json
 
 FROM builder AS controller-packages
 COPY locks/controller.txt /locks/
@@ -93,9 +94,11 @@ FROM cpu AS test
 COPY tests /app/tests
 ENTRYPOINT ["python", "-m", "tests.cluster.toy"]
 
+# CUDA 13; GPU_LOCK=gpu-cu12 for drivers before 580, with `stages.flavor: gpu-cu12` in the chart's values.
 FROM builder AS gpu-packages
-COPY locks/gpu.txt /locks/
-RUN install-lock gpu
+ARG GPU_LOCK=gpu
+COPY locks/gpu.txt locks/gpu-cu12.txt /locks/
+RUN install-lock ${GPU_LOCK}
 
 # The CUDA libraries come with the wheels, the driver with the node. Triton compiles its launchers where they run.
 FROM runtime AS gpu

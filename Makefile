@@ -29,12 +29,13 @@ UV = $(shell uv cache dir >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 COMPILE = "$$uv" pip compile pyproject.toml -q --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	--python-version $(PYTHON_VERSION) --python-platform x86_64-manylinux_2_28 $(LOCK_FLAGS)
 
-# docker, podman or buildah; which of the Dockerfile's targets; the base of all, which a digest pins
+# docker, podman or buildah; which of the Dockerfile's targets; the base of all, which a digest pins; gpu-cu12 for CUDA 12
 CONTAINER ?= docker
 TARGETS ?= controller cpu
 PYTHON_IMAGE ?=
+GPU_LOCK ?=
 BUILD = $(CONTAINER) build $(if $(filter buildah,$(CONTAINER)),--layers) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
-	--build-arg UV_VERSION=$(UV_VERSION)
+	--build-arg UV_VERSION=$(UV_VERSION) $(if $(GPU_LOCK),--build-arg GPU_LOCK=$(GPU_LOCK))
 
 # A registry (host:port) that kind's nodes pull from; without one, kind load moves whole images (charts/kind-up)
 export KIND_REGISTRY ?=
@@ -116,7 +117,9 @@ lock: ## resolve locks/ again; LOCK_FLAGS=--upgrade for newer versions
 	$(COMPILE) $$cpu -o locks/cpu.txt
 	$(COMPILE) $$cpu --extra dev --constraints locks/cpu.txt -o locks/dev.txt # the same versions, and developers' tools
 	# The CUDA build of torch is the registry's own: a folder of CPU wheels must not win over it.
-	UV_FIND_LINKS= $(COMPILE) --extra gpu --extra lm-eval -o locks/gpu.txt
+	for flavor in gpu gpu-cu12; do
+		UV_FIND_LINKS= $(COMPILE) --extra $$flavor --extra lm-eval -o locks/$$flavor.txt
+	done
 	$(COMPILE) --extra k8s --excludes locks/controller-excludes.txt -o locks/controller.txt
 
 chart: setup ## the chart's schema and README from the comments in values.yaml

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -139,6 +140,12 @@ def _varlen(
     if softcap is not None:
         raise StageError(
             "attention 'varlen' has no soft cap, which this student needs",
+            code=ExitCode.BAD_SETTINGS,
+            hint="set attention: segments",
+        )
+    if not {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys():
+        raise StageError(
+            f"attention 'varlen' needs a later torch than {torch.__version__}",
             code=ExitCode.BAD_SETTINGS,
             hint="set attention: segments",
         )

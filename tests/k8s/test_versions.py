@@ -46,6 +46,19 @@ def test_a_lock_that_says_nothing_is_refused(
     assert str(lock) in capsys.readouterr().err
 
 
+def test_every_flavor_of_the_chart_has_a_lock_whose_versions_the_controller_is_told() -> None:
+    chart, build = REPOSITORY / "charts" / "montessori", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    flavors = schema["properties"]["stages"]["properties"]["flavor"]["enum"]
+    assert {"cpu", "gpu", "gpu-cu12"} == set(flavors)
+    for flavor in flavors:
+        assert f">/app/stage-versions-{flavor}.json" in build
+        found = pinned((LOCKS / f"{flavor}.txt").read_text().splitlines())
+        assert {"torch", "transformers", "trl", "deepspeed", "lm-eval"} <= found.keys()
+        cuda = {name.rpartition("-")[2] for name in found if name.startswith("nvidia-nccl-cu")}
+        assert cuda == {"cpu": set(), "gpu": {"cu13"}, "gpu-cu12": {"cu12"}}[flavor]
+
+
 def test_the_controller_needs_no_package_beyond_its_lock() -> None:
     # Its image has locks/controller.txt only; here everything is installed, and what is beyond that is hidden.
     has = pinned((LOCKS / "controller.txt").read_text().splitlines()).keys() | {"montessori"}
