@@ -17,8 +17,10 @@ from flow.counts import EXAMPLE_TOKENS, QUESTION_TOKENS, SHOWN_RATIONALE_TOKENS,
 from flow.graph import Graph, Node
 from flow.sources import count_rows
 from stages.evaluate.names import split_replica
+from stages.harness.settings import documents_of
 
 _ANSWER_TOKENS = 16  # of an answer that stands alone
+_CHOICES = 4  # of a document of lm-eval's, mostly
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,20 @@ def _judged(graph: Graph, node: Node) -> Asked | None:
     return _asked(node, calls, calls * (prompt + QUESTION_TOKENS + 2 * reply), told)
 
 
+def _harness(graph: Graph, node: Node) -> Asked | None:
+    """Nothing is written where a task has choices: the student reads each of them behind its question."""
+    settings: Any = node.settings
+    documents = [documents_of(task, settings) for task in settings.tasks]
+    known = [each for each in documents if each is not None]
+    if len(known) < len(documents):
+        return None
+    students = sum(name.startswith("student.") for name in node.inputs)
+    calls = students * sum(known) * _CHOICES
+    prompt = (1 + (settings.fewshot or 0)) * QUESTION_TOKENS
+    told = f"{students} students x {sum(known)} documents x {_CHOICES} choices"
+    return Asked(node.name, calls, calls * prompt, 0, told)
+
+
 _COUNTED: Mapping[str, Callable[[Graph, Node], Asked | None]] = {
     "instructions": _instructions,
     "questions": _questions,
@@ -166,6 +182,7 @@ _COUNTED: Mapping[str, Callable[[Graph, Node], Asked | None]] = {
     "replies": _replies,
     "winrate": _judged,
     "mtbench": _judged,
+    "harness": _harness,
 }
 
 

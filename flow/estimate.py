@@ -76,6 +76,9 @@ def _rows_in(graph: Graph, node: Node) -> int | None:
     if node.stage in ("incontext", "influence"):
         rows = rows_of(graph, source(graph, node, "rows"))
         return rows.scored if rows else None
+    if node.stage == "harness":
+        tasks: Any = node.settings
+        return len(node.inputs) * len(tasks.tasks)
     return _trained_rows(graph, node)
 
 

@@ -38,6 +38,15 @@ class HarnessSettings(StageSettings):
     chunk_rows: int = resource(1, ge=1, description="student and task pairs committed as one")
 
 
+def documents_of(task: str, settings: HarnessSettings) -> int | None:
+    """Documents of a task, as far as can be told without lm-eval: a bundled one's rows, else `limit`."""
+    rows = BUNDLED / f"{task}.jsonl"
+    if not rows.is_file():
+        return settings.limit
+    count = sum(bool(line.strip()) for line in rows.read_text(encoding="utf-8").splitlines())
+    return min(count, settings.limit or count)
+
+
 SPEC = StageSpec(
     name="harness",
     version=1,

@@ -156,11 +156,22 @@ def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: P
 
 
 def test_a_plan_counts_replies_and_judgements(tmp_path: Path) -> None:
-    found = graph(tmp_path, compare=["self-instruct"], seeds=[1, 2], benchmarks=["winrate", "mtbench"])
+    found = graph(tmp_path, compare=["self-instruct"], seeds=[1, 2], benchmarks=["winrate", "mtbench", "harness"])
     counted = {each.node: each.calls for each in asked(found)}
     assert counted["winrate.replies-tailored-seed-1"] == 40  # half of the 80 bundled reference rows
     assert counted["winrate.judge"] == 3 * 40 * 2  # the untrained student and two replicas, in both orders
     assert counted["mtbench.judge"] == 5 * 8 * 2
+    assert counted["harness"] == 5 * 24 * 4  # the bundled task's rows, each with four choices
+
+
+def test_a_plan_does_not_guess_how_many_documents_a_task_of_lm_eval_has(tmp_path: Path) -> None:
+    def calls(**settings: object) -> list[int]:
+        found = graph(tmp_path, benchmarks=["harness"], harness=settings)
+        return [each.calls for each in asked(found) if each.node == "harness"]
+
+    students = 2  # the untrained one and that of tailored data
+    assert calls(tasks=["arc_easy"]) == []
+    assert calls(tasks=["arc_easy", "montessori_choices"], limit=100) == [students * (100 + 24) * 4]
 
 
 def test_a_report_is_one_wherever_its_models_lie(tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def test_people_are_shown_every_method_and_the_budget(
 @pytest.mark.parametrize("method", ["montessori", "arte"])
 def test_every_node_of_a_recipe_with_models_that_are_here_has_an_estimate(tmp_path: Path, method: str) -> None:
     more = (
-        ARTE if method == "arte" else {"benchmarks": ["winrate", "mtbench"], "transfer": {"other": {"model": "a/b-1b"}}}
+        ARTE
+        if method == "arte"
+        else {"benchmarks": ["winrate", "mtbench", "harness"], "transfer": {"other": {"model": "a/b-1b"}}}
     )
     tasks = {"tasks": {"test": 10}} if method == "arte" else {}
     graph, past = graph_and_past(tmp_path, compare=["self-instruct"], seeds=[1, 2], **more, **tasks)
