@@ -10,9 +10,10 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
+import pytest
 
 from stages.contract.artifact import Artifact
 from stages.contract.canonical import digest
@@ -40,6 +41,13 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def missing(what: str, why: str) -> NoReturn:
+    """Skips a test that needs `what` of this machine; fails it where MONTESSORI_REQUIRE (a,b,…) names that."""
+    if what in os.environ.get("MONTESSORI_REQUIRE", "").split(","):
+        pytest.fail(f"{why}; MONTESSORI_REQUIRE names {what}")
+    pytest.skip(why)
 
 
 def publish(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.support import missing
 
 CHART = Path(__file__).resolve().parents[2] / "charts/montessori"
 OLDEST = "1.33.0"  # of the Kubernetes versions that the chart is for
@@ -27,10 +28,7 @@ class HelmError(Exception):
 def helm() -> str:
     found = shutil.which("helm")
     if found is None:
-        message = "helm is not on the PATH: https://helm.sh/docs/intro/install"
-        if "helm" in os.environ.get("MONTESSORI_REQUIRE", "").split(","):
-            pytest.fail(f"{message} (MONTESSORI_REQUIRE names it)")
-        pytest.skip(message)
+        missing("helm", "helm is not on the PATH: https://helm.sh/docs/intro/install")
     return found
 
 

@@ -7,15 +7,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-import pytest
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from tests.support import missing
+
 CONTEXT_VARIABLE = "MONTESSORI_KUBE_CONTEXT"  # which context of KUBECONFIG; the current one if unset
 ADVICE = "make kind-up makes one here and says what to export; KUBECONFIG names any other"
-REQUIRED = os.environ.get("MONTESSORI_REQUIRE", "").split(",")
 # `make kind-up` removes what a killed session has left, by the second label.
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "app.kubernetes.io/part-of": "montessori-tests"}
 
@@ -32,11 +32,8 @@ def open_cluster() -> client.ApiClient:
     return api
 
 
-def unavailable(why: str) -> None:
-    message = f"{why} ({ADVICE})"
-    if "cluster" in REQUIRED:
-        pytest.fail(f"{message}; MONTESSORI_REQUIRE names cluster")
-    pytest.skip(message)
+def unavailable(why: str) -> NoReturn:
+    missing("cluster", f"{why} ({ADVICE})")
 
 
 @contextmanager

@@ -10,11 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-import pytest
-
-from tests.cluster.access import CONTEXT_VARIABLE, REQUIRED, unavailable
+from tests.cluster.access import CONTEXT_VARIABLE, unavailable
+from tests.support import missing
 
 IMAGE_VARIABLE = "MONTESSORI_TEST_IMAGE"
 CONTROLLER_VARIABLE = "MONTESSORI_CONTROLLER_IMAGE"
@@ -124,11 +123,9 @@ class Forward:
             time.sleep(0.3)
 
 
-def without_docker(why: str) -> None:
+def without_docker(why: str) -> NoReturn:
     """Skips what only a cluster of this machine can be asked; `make kind-test` requires all of it."""
-    if "docker" in REQUIRED:
-        pytest.fail(f"{why} (MONTESSORI_REQUIRE names docker)")
-    pytest.skip(why)
+    missing("docker", why)
 
 
 def kind_node(node: str) -> str:

