@@ -4,9 +4,11 @@ training seeds of each student (not paired: what a seed does to one student says
 The loss is the mean over tokens, Σ nll / Σ tokens, so a resample draws rows and divides sums: long rows weigh
 more, as they do in the loss itself. (Efron and Tibshirani 1993, percentile intervals.)
 
-A resample draws N - 1 of N training seeds, which makes its variance the usual unbiased one (Rao and Wu 1988); N of N
-would be a third too small for three seeds. Few seeds stay few: with two or three an interval of 95 % is nearer to 90 %.
-One seed has no spread, and its interval is over rows alone.
+Drawing N seeds out of N would say far too little of what a seed does where N is two or three: nothing is as far off as
+the seed that was not tried. A resample moves a student's mean over its seeds by s/√N times a draw of Student's t with
+N - 1 degrees of freedom instead, s being the standard deviation of its replicas. So the interval of one student's seeds
+is the usual t interval, and that of two students is Behrens and Fisher's, which covers what it states or a little more.
+Two seeds hardly bound anything (t = 12.7). One seed has no spread, and its interval is over rows alone.
 
 Shapes: R reference rows, N training seeds, S resamples.
 """
@@ -59,12 +61,19 @@ class PairedBootstrap:
         return np.concatenate([(counts @ nll_R) / (counts @ tokens_R) for counts in self.draws()])
 
     def seed_weights(self, student: str, seeds: int) -> Floats:
-        """How much each of a student's N replicas counts in every resample, [S, N]; rows sum to 1."""
+        """How much each of a student's N replicas counts in every resample, [S, N]; rows sum to 1.
+
+        Weights may be below 0. What they weigh has mean x̄ and is spread around it as s/√N times Student's t, exactly:
+        centred normal draws times any x are normal with variance (N - 1) s².
+        """
         if seeds == 1:
             return np.ones((self.resamples, 1))
         random = np.random.default_rng([self.seed, crc32(student.encode())])
-        drawn = random.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=self.resamples)
-        return drawn / (seeds - 1)
+        normal_SN = random.standard_normal((self.resamples, seeds))
+        centred_SN = normal_SN - normal_SN.mean(axis=1, keepdims=True)
+        chi_S = np.sqrt(random.chisquare(seeds - 1, self.resamples))
+        weights: Floats = 1 / seeds + centred_SN / (chi_S * np.sqrt(seeds))[:, None]
+        return weights
 
     def replica_means(self, student: str, nll_NR: Floats, tokens_R: Counts) -> Floats:
         """As `means`, over a student's N replicas as well, [S]."""

@@ -12,6 +12,7 @@ from stages.contract.ledger import Ledger
 from stages.contract.manifest import ROWS, Manifest
 
 Row = dict[str, Any]
+OWN_ROWS = "own."  # input of `budget`
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Nodes:
 
         A branch that the run is only compared with has such nodes too: those behind the main branch's data come first.
         """
-        own = [node for node in self.upstream(f"{self.main}.responses") if node.stage == stage]
+        rows = next((name for name in (f"{self.main}.responses", f"{self.main}.rationales") if self.get(name)), "")
+        own = [node for node in self.upstream(rows) if node.stage == stage]
         return next(iter(reversed(own or self.of_stage(stage))), None)
 
     def own_evaluation(self) -> Node | None:
@@ -115,11 +117,17 @@ class Nodes:
         return found
 
     def upstream(self, name: str) -> list[Node]:
-        """A node and everything that it was made from."""
+        """A node and everything that it was made from.
+
+        Of a budget that is its own rows alone: those of other branches only told it how many to keep.
+        """
         wanted = {name}
         for node in reversed(list(self)):
             if node.name in wanted:
-                wanted.update(source for source, target in self.edges if target == node.name)
+                inputs = self.inputs(node.name)
+                wanted.update(
+                    each.name for each, given in inputs if node.stage != "budget" or given.startswith(OWN_ROWS)
+                )
         return [node for node in self if node.name in wanted]
 
 

@@ -21,12 +21,15 @@ class ReportSettings(StageSettings):
     )
     main: str = Field("tailored", description="branch whose data and student the run is for")
     baseline: str = Field("self-instruct", description="branch that it is compared with")
+    unmodified: str = Field(
+        "self-instruct", description="branch of the unmodified teacher's data: what came before, where the run has it"
+    )
     examples: int = Field(4, ge=0, description="preference pairs that are shown in full")
 
 
 SPEC = StageSpec(
     name="report",
-    version=3,
+    version=4,
     settings=ReportSettings,
     about="one HTML page with figures, and the dataset's card",
     inputs=("node.*",),

@@ -62,7 +62,7 @@ def run(context: StageContext) -> None:
 
 
 def _sections(nodes: Nodes, settings: ReportSettings, dataset: Node | None, rows: int) -> list[Section]:
-    branches = Branches(settings.main, settings.baseline)
+    branches = Branches(settings.main, settings.baseline, settings.unmodified)
     of_tasks = tasks.section(nodes, branches)
     of_others = transfer.section(nodes, branches)
     return [

@@ -60,10 +60,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def report(store: Store, run: MadeUpRun, tmp_path: Path, without: tuple[str, ...] = ()) -> Path:
+def report(store: Store, run: MadeUpRun, tmp_path: Path, without: tuple[str, ...] = (), **settings: str) -> Path:
     kept = {name: each for name, each in run.artifacts.items() if not any(word in name for word in without)}
     run = dataclasses.replace(run, artifacts=kept)
-    artifact = run_stage(store, "report", run.settings(), run.report_inputs())
+    artifact = run_stage(store, "report", run.settings() | settings, run.report_inputs())
     return artifact.folder(tmp_path / "cache")
 
 
@@ -200,6 +200,21 @@ def test_further_students_on_the_same_data_are_compared_with_themselves(file_sto
     found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["numbers"]["transfer"]
     compared = {(each["student"], each["second"]) for each in found["differences"]}
     assert compared == {(name, other) for name in ("the recipe's own", "wide") for other in ("self-instruct", "base")}
+
+
+def test_what_came_before_is_the_unmodified_teacher_whoever_is_compared_with_first(
+    made: tuple[Store, MadeUpRun, Path], tmp_path: Path
+) -> None:
+    store, run, _ = made
+    folder = report(store, run, tmp_path, baseline="checkpoint-1")
+    numbers = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["numbers"]
+    assert (numbers["influence"]["before"], numbers["progress"]["before"]["branch"]) == (
+        "self-instruct.influence",
+        "self-instruct",
+    )
+    without = report(store, run, tmp_path, ("self-instruct.",), baseline="checkpoint-1")
+    numbers = json.loads((without / "summary.json").read_text(encoding="utf-8"))["numbers"]
+    assert numbers["influence"]["before"] == "it1.influence" and "before" not in numbers["progress"]
 
 
 def test_a_run_that_changed_nothing_says_so(file_store: Store, tmp_path: Path) -> None:

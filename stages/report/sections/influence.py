@@ -24,11 +24,11 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     if not scored:
         return left_out("influence", TITLE, "This run measured no influence.")
     after = next((name for name in scored if name == f"{branches.main}.influence"), None)
-    before = next(
-        (name for name in (f"{branches.baseline}.influence", *scored) if name in scored and name != after), None
-    )
+    # The first candidates are the unmodified teacher's too, on the prompts that pairs came from.
+    first = (f"{branches.unmodified}.influence", "it1.influence")
+    before = next((name for name in first if name in scored and name != after), None)
     means = {name: mean(scores) for name, scores in scored.items()}
-    shown = [name for name in (before, after) if name is not None]
+    shown = [name for name in (before, after) if name is not None] or list(scored)[:1]
     figure = Figure(
         "influence",
         histogram(
@@ -62,16 +62,16 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         "before": before,
         "after": after,
     }
-    text = [_meaning(nodes.get(shown[-1] if shown else next(iter(scored))))]
+    text = [_meaning(nodes.get(shown[-1]))]
     if before and after:
-        first, second = nodes.get(before), nodes.get(after)
-        assert first is not None and second is not None
-        same = _same_probe(first, second)
+        probed = nodes.get(before), nodes.get(after)
+        assert probed[0] is not None and probed[1] is not None
+        same = _same_probe(probed[0], probed[1])
         moved = difference(scored[before], scored[after])
         numbers["difference"] = {**asdict(moved.interval), "paired_prompts": moved.prompts, "same_probe": same}
         text.append(_moved(before, after, moved, same))
     else:
-        text.append("There is only one set of data with scores, so nothing to compare it with.")
+        text.append("The data of only one of the two teachers have scores, so there is no before and after.")
     return Section("influence", TITLE, text, [figure, shares, table], numbers)
 
 

@@ -15,6 +15,10 @@ from stages.report.words import NONE, common_exponent, count, fixed, percent, un
 
 TITLE = "The teacher's progress"
 _COLUMNS = ("prompt_id", "score", "tie")
+_FRESH = "Data on prompts that no preference pair came from."
+_SEEN = (
+    "Some prompts of these data are ones that preference pairs came from (another fresh.instructions.seed avoids it)."
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,10 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     if dpo is None or not kept:
         why = "This run looked at its teacher before and after its training only (dpo.checkpoints: 3 looks on the way)."
         return left_out("progress", TITLE, why)
+    # A later round's teacher was no unmodified one before its first step.
+    began = nodes.source(dpo.name, "teacher") is None
     stops = [
-        _Stop(branches.baseline, 0, "before"),
+        *([_Stop(branches.unmodified, 0, "before")] if began and _looked_at(nodes, branches.unmodified) else []),
         *(_Stop(each["folder"], each["step"], f"step {each['step']}") for each in kept),
         _Stop(branches.main, dpo.figures["steps"], f"step {dpo.figures['steps']}"),
     ]
@@ -60,8 +66,9 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     if scored:
         rows = [Box(stop.name, found.values, means[stop], "b" if stop.step else "c") for stop, found in scored.items()]
         drawing = boxes(rows, x_label="influence of a row", title="Influence of each teacher's data")
+        seen = _prompts_of_pairs(nodes, dpo) & {prompt for found in scored.values() for prompt in found.prompts}
         caption = (
-            "Data on prompts that no preference pair came from. Thin line: 90 % of the rows; bar: half of them; tick: "
+            f"{_SEEN if seen else _FRESH} Thin line: 90 % of the rows; bar: half of them; tick: "
             "median; dot below: mean with its 95 % interval."
         )
         blocks.append(Figure("progress-influence", drawing, caption))
@@ -85,8 +92,17 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         }
         for stop in stops
     }
-    text = f"{dpo.name} was looked at after {', '.join(str(stop.step) for stop in stops[1:])} steps."
+    text = f"{dpo.name} was looked at after {', '.join(str(stop.step) for stop in stops if stop.step)} steps."
     return Section("progress", TITLE, [text], blocks, numbers)
+
+
+def _looked_at(nodes: Nodes, branch: str) -> bool:
+    return any(node.branch == branch for node in nodes)
+
+
+def _prompts_of_pairs(nodes: Nodes, dpo: Node) -> set[str]:
+    pairs = nodes.source(dpo.name, "pairs")
+    return {row["prompt_id"] for row in pairs.rows(columns=("prompt_id",))} if pairs else set()
 
 
 def _losses(nodes: Nodes, stops: list[_Stop]) -> dict[_Stop, Interval]:

@@ -22,7 +22,7 @@ Texts = dict[str, list[str]]
 
 def section(nodes: Nodes, branches: Branches) -> Section:
     after = _written(nodes, branches.main)
-    before = _written(nodes, branches.baseline) or _written(nodes, "it1")
+    before = _written(nodes, branches.unmodified) or _written(nodes, "it1")
     if after is None or before is None or after is before:
         return left_out("texts", TITLE, "This run has data of one teacher only, so there is nothing to set it against.")
     sides = {each.branch: _texts(each) for each in (before, after)}
