@@ -1,64 +1,77 @@
 """Accuracies over tasks with paired intervals.
 
 A mean over tasks gives each task the same weight, as the paper's tables do. Questions are resampled within each task,
-the same ones for every student, so that a difference between two students has an interval of its own.
+the same ones for every student, so that a difference between two students has an interval of its own. A student that
+was trained several times is the mean of its replicas, whose spread is in every interval (stages/evaluate/bootstrap.py).
 
-Shapes: S students, N questions of a task, R resamples.
+Shapes: N training seeds of a student, Q questions of a task, S resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from stages.evaluate.bootstrap import Floats, Interval, PairedBootstrap, bounded
+
+SHARES, DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
+Right = Mapping[str, Mapping[str, Floats]]  # by task and student: 1 for a right answer, else 0, [N, Q]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A share or a difference of two, with its interval."""
-
-    value: float
-    low: float
-    high: float
+def right_answers(rows: Iterable[Mapping[str, Any]]) -> Right:
+    """Out of rows with `task`, `student`, `seed`, `item_id` and `correct`; students answered the same questions."""
+    found: dict[str, dict[str, dict[Any, dict[str, float]]]] = {}
+    for row in rows:
+        replicas = found.setdefault(row["task"], {}).setdefault(row["student"], {})
+        replicas.setdefault(row["seed"], {})[row["item_id"]] = row["correct"]
+    return {
+        task: {
+            student: np.array([[each[item] for item in sorted(each)] for each in replicas.values()], dtype=np.float64)
+            for student, replicas in students.items()
+        }
+        for task, students in found.items()
+    }
 
 
 class TaskBootstrap:
-    """Resampled accuracies [S, R] of every task.
+    """Resampled accuracies of every student on every task."""
 
-    Args:
-        right: by task, whether student s answered question n rightly: [S, N].
-    """
-
-    def __init__(self, right: Mapping[str, NDArray[np.bool_]], *, resamples: int, confidence: float, seed: int) -> None:
+    def __init__(self, right: Right, *, resamples: int, confidence: float, seed: int) -> None:
+        self._right = right
+        self._draw = PairedBootstrap(1, resamples=resamples, confidence=confidence, seed=seed)
         generator = np.random.default_rng(seed)
-        self._confidence = confidence
-        self._values: dict[str, Floats] = {}
-        self._resampled: dict[str, Floats] = {}
+        self._drawn_SQ: dict[str, Floats] = {}
         for task in sorted(right):
-            right_SN = right[task].astype(np.float64)
-            count = right_SN.shape[1]
-            # How often each question is drawn: [R, N].
-            drawn_RN = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-            self._values[task] = right_SN.mean(axis=1)
-            self._resampled[task] = right_SN @ drawn_RN.T / count
+            count = next(iter(right[task].values())).shape[1]
+            self._drawn_SQ[task] = generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
 
-    def accuracy(self, student: int, tasks: Sequence[str]) -> Estimate:
-        """Mean accuracy over tasks of one student."""
-        return self._estimate(tasks, {student: 1.0})
+    def questions(self, tasks: Sequence[str]) -> int:
+        return sum(self._drawn_SQ[task].shape[1] for task in tasks)
 
-    def difference(self, first: int, second: int, tasks: Sequence[str]) -> Estimate:
+    def seeds(self, student: str) -> int:
+        return len(next(iter(self._right.values()))[student])
+
+    def value(self, student: str, tasks: Sequence[str]) -> float:
+        """Mean accuracy over tasks."""
+        return float(np.mean([self._right[task][student].mean() for task in tasks]))
+
+    def resampled(self, student: str, tasks: Sequence[str]) -> Floats:
+        """The same of every resample, [S]."""
+        by_seed_SN = np.mean([self._drawn_SQ[task] @ self._right[task][student].T for task in tasks], axis=0)
+        mixed: Floats = (by_seed_SN * self._draw.seed_weights(student, self.seeds(student))).sum(axis=1)
+        return mixed
+
+    def accuracy(self, student: str, tasks: Sequence[str]) -> Interval:
+        return self._interval(self.value(student, tasks), self.resampled(student, tasks), tasks, SHARES)
+
+    def difference(self, first: str, second: str, tasks: Sequence[str]) -> Interval:
         """`first` minus `second`, paired by question."""
-        return self._estimate(tasks, {first: 1.0, second: -1.0})
+        value = self.value(first, tasks) - self.value(second, tasks)
+        return self._interval(value, self.resampled(first, tasks) - self.resampled(second, tasks), tasks, DIFFERENCES)
 
-    def _estimate(self, tasks: Sequence[str], signs: Mapping[int, float]) -> Estimate:
-        value = np.mean([sum(sign * self._values[task][student] for student, sign in signs.items()) for task in tasks])
-        resampled_R = np.mean(
-            [sum(sign * self._resampled[task][student] for student, sign in signs.items()) for task in tasks], axis=0
-        )
-        tail = (1 - self._confidence) / 2
-        low, high = np.quantile(resampled_R, [tail, 1 - tail])
-        return Estimate(float(value), float(low), float(high))
+    def _interval(
+        self, value: float, resampled_S: Floats, tasks: Sequence[str], within: tuple[float, float]
+    ) -> Interval:
+        return bounded(self._draw.interval(value, resampled_S), self.questions(tasks), self._draw.tail, within)

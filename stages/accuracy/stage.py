@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from stages.accuracy.bootstrap import Estimate, TaskBootstrap
+from stages.accuracy.bootstrap import TaskBootstrap, right_answers
 from stages.accuracy.settings import AccuracySettings
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_data
 from stages.contract.tables import make_table
+from stages.evaluate.bootstrap import Interval
 from stages.evaluate.names import split_replica
 
 PREFIX = "answers."
@@ -34,7 +35,7 @@ ROWS = pa.schema(
 LEVELS = pa.schema(
     [("student", pa.string()), ("shots", pa.int32()), ("level", pa.string()), ("name", pa.string())]
     + [(name, pa.float64()) for name in ("accuracy", "low", "high")]
-    + [(name, pa.int32()) for name in ("questions", "unparsed")]
+    + [(name, pa.int32()) for name in ("questions", "unparsed", "seeds")]
 )
 Row = dict[str, Any]
 Answers = dict[str, dict[str, Row]]  # task → item → row
@@ -45,19 +46,22 @@ def run(context: StageContext) -> None:
     categories: dict[str, str] = {
         each["task"]: each["category"] for each in context.table("tasks", "tasks").to_pylist()
     }
-    by_shots = _answers(context)
+    answered = _questions(_answers(context), categories)
+    by_shots: dict[int, list[Row]] = {}
+    for row in answered:
+        by_shots.setdefault(row["shots"], []).append(row)
     context.progress.begin(len(by_shots), unit="numbers of examples", phase="measuring")
     rows: list[Row] = []
     differences: list[Row] = []
-    for shots, of_student in sorted(by_shots.items()):
+    for shots, listed in by_shots.items():
         with context.meter.phase("compute"):
-            measured, compared = _measured(shots, of_student, categories, settings)
+            measured, compared = _measured(shots, listed, categories, settings)
         rows += measured
         differences += compared
         context.progress.advance()
     context.meter.count(rows_in=sum(row["questions"] for row in rows if row["level"] == OVERALL), rows_kept=len(rows))
     context.publish(
-        tables={"rows": make_table(_questions(by_shots, categories), ROWS), "levels": make_table(rows, LEVELS)},
+        tables={"rows": make_table(answered, ROWS), "levels": make_table(rows, LEVELS)},
         figures={
             "students": [row for row in rows if row["level"] == OVERALL],
             "differences": differences,
@@ -109,42 +113,38 @@ def _questions(by_shots: dict[int, dict[str, Answers]], categories: dict[str, st
 
 
 def _measured(
-    shots: int, of_student: dict[str, Answers], categories: dict[str, str], settings: AccuracySettings
+    shots: int, rows: list[Row], categories: dict[str, str], settings: AccuracySettings
 ) -> tuple[list[Row], list[Row]]:
     """(accuracies by student and group of tasks, differences of students over all tasks) for one number of examples."""
-    students = sorted(of_student)
-    tasks = sorted(of_student[students[0]])
-    right = {
-        task: np.array(
-            [[row["correct"] for _, row in sorted(of_student[student][task].items())] for student in students],
-            dtype=np.bool_,
-        )
-        for task in tasks
-    }
+    right = right_answers(rows)
+    tasks = sorted(right)
+    students = sorted({row["student"] for row in rows})
     bootstrap = TaskBootstrap(right, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed)
     groups = [("task", task, [task]) for task in tasks]
     for category in sorted({categories[task] for task in tasks}):
         groups.append(("category", category, [task for task in tasks if categories[task] == category]))
     groups.append((OVERALL, OVERALL, tasks))
-    rows = []
-    for number, student in enumerate(students):
-        for level, name, members in groups:
-            answers = [row for task in members for row in of_student[student][task].values()]
-            told = {"student": student, "shots": shots, "level": level, "name": name}
-            rows.append(told | _figures(bootstrap.accuracy(number, members), answers))
-    differences = [
-        {"shots": shots, "first": students[one], "second": students[other]}
-        | asdict(bootstrap.difference(one, other, tasks))
-        for one, other in combinations(range(len(students)), 2)
+    unread = Counter((row["student"], row["task"]) for row in rows if row["reason"])
+    levels = [
+        {
+            "student": student,
+            "shots": shots,
+            "level": level,
+            "name": name,
+            **_bounds(bootstrap.accuracy(student, members)),
+            "questions": bootstrap.questions(members),
+            "unparsed": sum(unread[student, task] for task in members),
+            "seeds": bootstrap.seeds(student),
+        }
+        for student in students
+        for level, name, members in groups
     ]
-    return rows, differences
+    differences = [
+        {"shots": shots, "first": first, "second": second, **asdict(bootstrap.difference(first, second, tasks))}
+        for first, second in combinations(students, 2)
+    ]
+    return levels, differences
 
 
-def _figures(found: Estimate, answers: list[Row]) -> Row:
-    return {
-        "accuracy": found.value,
-        "low": found.low,
-        "high": found.high,
-        "questions": len(answers),
-        "unparsed": sum(row["answer"] is None for row in answers),
-    }
+def _bounds(found: Interval) -> Row:
+    return {"accuracy": found.value, "low": found.low, "high": found.high}

@@ -22,14 +22,19 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Score:
-    """A student's value, its resamples [S], over how many questions and seeds. `unit` tells what it can be compared
-    with: two students of other units have no difference."""
+    """A student's value, its resamples [S], over how many questions and seeds.
+
+    Attributes:
+        unit: what it can be compared with: two students of other units have no difference.
+        within: bounds of every question's value, where it has any.
+    """
 
     value: float
     resampled: Floats
     items: int
     seeds: int
     unit: str = ""
+    within: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def means(
     *,
     decimals: int,
     factor: float = 1,
+    within: tuple[float, float] = (0, 1),
     note: str = "",
 ) -> Measure | None:
     """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares."""
@@ -85,6 +91,7 @@ def means(
             factor * draw.replica_means(student, each_NR, ones_R),
             len(values.items),
             len(each_NR),
+            within=(factor * within[0], factor * within[1]),
         )
         for student, each_NR in values.values.items()
     }
@@ -106,7 +113,13 @@ def grades(rows: Iterable[Row], settings: ComparisonSettings) -> Measure | None:
         for (student, seed, question), given in turns.items()
     ]
     return means(
-        "mtbench", "MT-Bench", grid(talks, "question_id", "grade"), settings, decimals=2, note="judge's grade, 1 to 10."
+        "mtbench",
+        "MT-Bench",
+        grid(talks, "question_id", "grade"),
+        settings,
+        decimals=2,
+        within=(1, 10),
+        note="judge's grade, 1 to 10.",
     )
 
 
@@ -165,19 +178,26 @@ def preferences(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def _controlled(student: str, y_NR: Floats, delta_NR: Floats, settings: ComparisonSettings) -> Score:
+    """A regression for each replica, which is a model of its own; lengths are in one unit for all of them."""
     seeds, questions = y_NR.shape
     draw = bootstrap(settings, questions)
-    x_OK, y_O = features(delta_NR.ravel()), y_NR.ravel()
-    weight_SN = draw.seed_weights(student, seeds)
-    thetas, done = [], 0
-    for counts_SR in draw.draws():
-        block_SN = weight_SN[done : done + len(counts_SR)]
-        weight_SO = (block_SN[:, :, None] * counts_SR[:, None, :]).reshape(len(counts_SR), -1)
-        thetas.append(fit(x_OK, y_O, weight_SO, length_prior=settings.length_prior)[:, 0])
-        done += len(counts_SR)
-    even = np.full((1, seeds * questions), 1 / seeds)
-    value = float(logistic(fit(x_OK, y_O, even, length_prior=settings.length_prior)[:, 0])[0])
-    return Score(100 * value, 100 * logistic(np.concatenate(thetas)), questions, seeds)
+    x_NRK = features(delta_NR.ravel()).reshape(seeds, questions, -1)
+
+    def rate(x_RK: Floats, y_R: Floats, weight_SR: Floats) -> Floats:
+        return logistic(fit(x_RK, y_R, weight_SR, length_prior=settings.length_prior)[:, 0])
+
+    value = np.mean(
+        [rate(x_RK, y_R, np.ones((1, questions), dtype=np.float64))[0] for x_RK, y_R in zip(x_NRK, y_NR, strict=True)]
+    )
+    rate_SN = np.stack(
+        [
+            np.concatenate([rate(x_RK, y_R, counts_SR.astype(np.float64)) for counts_SR in draw.draws()])
+            for x_RK, y_R in zip(x_NRK, y_NR, strict=True)
+        ],
+        axis=1,
+    )
+    resampled = (rate_SN * draw.seed_weights(student, seeds)).sum(axis=1)
+    return Score(100 * float(value), 100 * resampled, questions, seeds, within=(0, 100))
 
 
 def _with_baseline(measure: Measure, settings: ComparisonSettings) -> Measure:

@@ -27,7 +27,7 @@ class ComparisonSettings(StageSettings):
 
 SPEC = StageSpec(
     name="comparison",
-    version=1,
+    version=2,
     settings=ComparisonSettings,
     about="all students by all measures, with paired intervals",
     optional=("losses", "winrate", "mtbench", "harness", "accuracy"),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from stages.comparison.measures import Measure, Score
 from stages.comparison.settings import ComparisonSettings
-from stages.evaluate.bootstrap import Interval, PairedBootstrap
+from stages.evaluate.bootstrap import Interval, PairedBootstrap, bounded
 
 CELLS = pa.schema(
     [
@@ -52,13 +52,20 @@ class Marker:
         )
 
     def interval(self, score: Score) -> Interval:
-        return self._bootstrap.interval(score.value, score.resampled)
+        found = self._bootstrap.interval(score.value, score.resampled)
+        if score.within is None:
+            return found
+        return bounded(found, score.items, self._bootstrap.tail, score.within)
 
     def difference(self, first: Score, second: Score) -> Interval | None:
         """First minus second; None where they have no common unit."""
         if first.unit != second.unit:
             return None
-        return self._bootstrap.interval(first.value - second.value, first.resampled - second.resampled)
+        found = self._bootstrap.interval(first.value - second.value, first.resampled - second.resampled)
+        if first.within is None:
+            return found
+        widest = first.within[1] - first.within[0]
+        return bounded(found, first.items, self._bootstrap.tail, (-widest, widest))
 
     def alike(self, first: Score, second: Score) -> bool:
         """Whether the two cannot be told apart. Those without a common unit are no likeness."""

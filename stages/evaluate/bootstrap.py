@@ -25,6 +25,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
+_NO_SPREAD = 1e-3  # of what a value can be
 _BLOCK = 512  # resamples at once: 512 x R counts
 
 
@@ -91,6 +92,26 @@ class PairedBootstrap:
         even = np.full(self.rows, 1 / self.rows)
         for start in range(0, self.resamples, _BLOCK):
             yield random.multinomial(self.rows, even, size=min(_BLOCK, self.resamples - start))
+
+
+def bounded(interval: Interval, rows: int, tail: float, within: tuple[float, float]) -> Interval:
+    """An interval of a mean of values that cannot lie outside `within`, where resampling may have seen no spread.
+
+    Rows that are all alike (every answer right) look certain to a bootstrap, be they one or a thousand. Then up to
+    1 - tail^(1 / rows) of all rows could be unlike them and none have been met (Clopper and Pearson 1934), and the
+    interval goes as far as those could take the mean. Of a difference between two students it excludes 0 from six
+    rows on, as a sign test does.
+
+    Args:
+        rows: how many there were.
+        tail: per cent of chance on either side, such as 2.5.
+    """
+    low, high = within
+    if interval.high - interval.low > _NO_SPREAD * (high - low):
+        return interval
+    unseen = 1 - (tail / 100) ** (1 / rows)
+    value = interval.value
+    return Interval(value, value - unseen * (value - low), value + unseen * (high - value))
 
 
 def token_mean(nll_R: Floats, tokens_R: Counts) -> float:

@@ -26,7 +26,7 @@ class EvaluateSettings(StageSettings):
 
 SPEC = StageSpec(
     name="evaluate",
-    version=2,
+    version=3,
     settings=EvaluateSettings,
     about="the students' loss on the held-out reference rows, with intervals",
     inputs=("student.*", "reference"),

@@ -42,7 +42,9 @@ def test_accuracy_by_task_category_and_over_all_with_what_could_not_be_parsed(fi
     assert overall["accuracy"] == pytest.approx(1 / 5) and overall["questions"] == 10 and overall["unparsed"] == 5
     assert overall["low"] < overall["accuracy"] < overall["high"]
     assert found(made, "base", 3, "all")["accuracy"] == pytest.approx(1 / 2)
-    assert found(made, "tailored", 0, "all")["low"] == 1.0
+    assert found(made, "tailored", 0, "all")["low"] == pytest.approx(
+        0.025 ** (1 / 10)
+    )  # ten right answers are no proof
 
 
 def test_a_difference_is_paired_by_question(file_store: Store) -> None:
@@ -53,9 +55,27 @@ def test_a_difference_is_paired_by_question(file_store: Store) -> None:
     differences = {
         (each["first"], each["second"]): each for each in made.manifest.figures["differences"] if each["shots"] == 0
     }
-    assert (differences["one", "same"]["low"], differences["one", "same"]["high"]) == (0.0, 0.0)
+    same = differences["one", "same"]
+    assert same["value"] == 0 and same["low"] == -same["high"] == pytest.approx(0.025 ** (1 / 10) - 1)
     wide = differences["all", "one"]
     assert wide["value"] == pytest.approx(3 / 5) and 0 < wide["low"] < wide["value"] < wide["high"] <= 1
+
+
+def test_a_student_of_several_seeds_is_one_student_and_its_seeds_are_in_its_interval(file_store: Store) -> None:
+    def first(item: str, _: int) -> bool:
+        return int(item[-2:]) % 2 == 1
+
+    def second(item: str, shots: int) -> bool:
+        return not first(item, shots)
+
+    alone = measured(file_store, base=lambda *_: False, tailored=first)
+    made = measured(file_store, base=lambda *_: False, **{"tailored.seed-1": first, "tailored.seed-2": second})
+    one, both = (found(each, "tailored", 0, "all") for each in (alone, made))
+    assert both["seeds"] == 2 and both["questions"] == one["questions"] == 10
+    assert both["accuracy"] == pytest.approx((2 / 5 + 3 / 5) / 2)
+    assert both["high"] - both["low"] > one["high"] - one["low"]
+    (difference,) = [each for each in made.manifest.figures["differences"] if each["shots"] == 0]
+    assert (difference["first"], difference["second"]) == ("base", "tailored")
 
 
 def test_students_that_answered_other_questions_are_not_compared(file_store: Store) -> None:
