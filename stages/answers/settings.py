@@ -32,7 +32,7 @@ class AnswersSettings(AskingSettings):
 
 SPEC = StageSpec(
     name="answers",
-    version=1,
+    version=2,
     settings=AnswersSettings,
     about="a model answers the tasks' questions, after several numbers of examples",
     inputs=("tasks", "student"),

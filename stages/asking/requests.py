@@ -16,6 +16,7 @@ from stages.tasks.kinds import Kind, extract, same
 
 # What ends an answer that is told in a line of its own.
 _ENDS = {"choice": (")", "."), "number": (".", "="), "brackets": ()}
+_NEXT_TURN = ("\n### Instruction:", "\nQuestion:", "\nQ:")
 _CHARACTERS_A_TOKEN = 2  # or more: so that no tokenizer needs more tokens than are granted
 _SPARE_TOKENS = 4
 
@@ -70,8 +71,9 @@ class Asker:
             [*messages, *chat(item["question"])], self._settings.begun if direct else ""
         )
         sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_tokens=self._tokens[item["task"]])
-        # Behind the begun turn a line is an answer; where the student reasons, only its turn ends it.
-        stop = ("\n", *_ENDS.get(kind, (".",))) if direct else ()
+        # Behind the begun turn a line is an answer; where the student reasons, only its turn ends it. A model that has
+        # no chat template may not end its turn: what it asks itself next is no part of the answer.
+        stop = ("\n", *_ENDS.get(kind, (".",))) if direct else _NEXT_TURN
         return Request(prompt, 0, sampling, stop=stop)
 
     def ask(self, asked: Sequence[tuple[Mapping[str, Any], Request]]) -> list[Answered]:
@@ -82,7 +84,12 @@ class Asker:
     def _answered(self, item: Mapping[str, Any], completion: Completion) -> Answered:
         task = self._tasks[item["task"]]
         begun = "" if self._settings.reasoning_tokens else f"{self._settings.begun} "
-        answer = extract(task["kind"], begun + completion.text, task["labels"]) if completion.text.strip() else None
+        complete = completion.finish_reason != "length"
+        output = completion.text
+        for each in _NEXT_TURN:  # engines leave the text that stopped them
+            output = output.removesuffix(each)
+        text = begun + output if output.strip() else ""
+        answer = extract(task["kind"], text, task["labels"], complete=complete) if text else None
         return Answered(
             completion.text,
             answer,

@@ -91,7 +91,7 @@ class RationalesSettings(GenerationSettings):
 
 SPEC = StageSpec(
     name="rationales",
-    version=1,
+    version=2,
     settings=RationalesSettings,
     about="the teacher answers the questions with its reasoning",
     inputs=("instructions", "seeds", "teacher"),

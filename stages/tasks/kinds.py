@@ -2,14 +2,15 @@
 
 Models bury answers: in bold, behind "So the answer is:", in a sentence, with a full stop, as a word for a number. What
 stands behind the last "answer is" or "answer:" counts first; without one, the last thing in the text that could be an
-answer of this kind, as far as the kind can be told from prose (a bare "A" cannot). What is not found is None, never a
-wrong answer: callers count it.
+answer of this kind, as far as the kind can be told from prose (a bare "A" cannot, nor can words in a sentence). What is
+not found is None, never a wrong answer: callers count it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Literal, get_args
 
 Kind = Literal["boolean", "yes_no", "labels", "choice", "number", "words", "brackets", "text"]
@@ -21,28 +22,49 @@ _NUMBER_WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
-_WORDS_FOR_NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS)}
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS_FOR_NUMBERS = {word: value for value, word in enumerate(_NUMBER_WORDS)}
+_WORDS_FOR_NUMBERS |= {word: 10 * place for place, word in enumerate(_TENS, start=2)}
+_SPELLED = re.compile(
+    rf"\b(?:({'|'.join(_TENS)})[-\s]({'|'.join(_NUMBER_WORDS[1:10])})|({'|'.join(_WORDS_FOR_NUMBERS)}))\b",
+    re.IGNORECASE,
+)
+_LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+")
+_NO_ANSWER = re.compile(
+    r"\b(?:i|we)\s+(?:do\s+not|don['’]t|cannot|can\s*not|can['’]t|am\s+not|are\s+not)\b|\bnot\s+sure\b"
+    r"|\bcannot\s+be\s+determined\b|\bunclear\b|\bunknown\b",
+    re.IGNORECASE,
+)
+# Words that make a sentence of a line, where nothing says that it is an answer.
+_OF_SENTENCES = re.compile(
+    r"\b(?:an?|the|i|we|you|it|is|are|was|were|be|to|of|that|this|these|here|so|not|can|do|does|will|let|us|sorted|order"
+    r"|answer|list|words|alphabetical|alphabetically)\b",
+    re.IGNORECASE,
+)
 _LETTER_IN_PARENTHESES = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![\w(])([A-Z])\)")
-_BARE_LETTER = re.compile(r"(?:option\s+|choice\s+)?([A-Z])(?![\w'’])")
+# "I do not know" begins with a letter too.
+_BARE_LETTER = re.compile(r"(?:option\s+|choice\s+)?([A-Z])(?=\s*(?:$|[^\w\s'’])|\s+(?:because|since|as|is)\b)")
 _DECORATION = re.compile(r"[*_`$\"“”]|\\boxed|\\text")
 _BRACKETS = "()[]{}<>"
 
 
-def extract(kind: Kind, output: str, labels: Sequence[str] = ()) -> str | None:
+def extract(kind: Kind, output: str, labels: Sequence[str] = (), *, complete: bool = True) -> str | None:
     """The answer in a model's output, in the form that `same` compares; None where there is none.
 
     Args:
         kind: what the task's answers are.
         labels: for kind `labels`, every answer that the task can have.
+        complete: whether the model came to its end. Of one that was cut off only an answer that it told counts: what
+            stands last is in the middle of its reasoning.
     """
     find = _FINDERS[kind]
     text = _DECORATION.sub("", output)
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
-        told = _first_line(text[marker.end() :])
+        told = _told(text[marker.end() :])
         if told and (found := find(told, labels, True)) is not None:
             return found
-    return find(text, labels, False)
+    return find(text, labels, False) if complete else None
 
 
 def same(kind: Kind, found: str | None, answer: str, labels: Sequence[str] = ()) -> bool:
@@ -55,8 +77,13 @@ def normal(kind: Kind, answer: str, labels: Sequence[str] = ()) -> str | None:
     return _FINDERS[kind](answer.strip(), labels, True)
 
 
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+def _told(text: str) -> str:
+    """What is told behind a marker: its first line, or the items of a list that begins there, one after the other."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    items = list(takewhile(_LIST_ITEM.match, lines))
+    if len(items) < 2:  # "3. Let me check" is no list
+        return lines[0] if lines else ""
+    return " ".join(_LIST_ITEM.sub("", item, count=1) for item in items)
 
 
 def _label(words: Sequence[str], text: str, told: bool) -> str | None:
@@ -72,6 +99,8 @@ def _boolean(text: str, _: Sequence[str], told: bool) -> str | None:
     found = re.findall(r"(?<!\w)(true|false)(?!\w)", text, re.IGNORECASE)
     if not found:
         return None
+    if told and re.match(r"\W*not\s+(?:true|false)\W*$", text, re.IGNORECASE):
+        return "false" if found[0].lower() == "true" else "true"
     worked_out = told and re.search(r"(?<!\w)(?:not|and|or|=)(?!\w)|=", text, re.IGNORECASE)
     return str(found[0] if told and not worked_out else found[-1]).lower()
 
@@ -99,9 +128,8 @@ def _choice(text: str, _: Sequence[str], told: bool) -> str | None:
 def _number(text: str, _: Sequence[str], told: bool) -> str | None:
     digits = [(match.start(), match.group()) for match in _NUMBER.finditer(text)]
     words = [
-        (match.start(), _WORDS_FOR_NUMBERS[match.group().lower()])
-        for match in re.finditer(r"[A-Za-z]+", text)
-        if match.group().lower() in _WORDS_FOR_NUMBERS
+        (match.start(), str(sum(_WORDS_FOR_NUMBERS[part.lower()] for part in match.groups() if part)))
+        for match in _SPELLED.finditer(text)
     ]
     found = sorted(digits + (words if told or not digits else []))
     if not found:
@@ -122,14 +150,31 @@ def _plain_number(text: str) -> str:
 
 
 def _words(text: str, _: Sequence[str], told: bool) -> str | None:
-    line = text if told else next((each for each in reversed(text.splitlines()) if each.strip()), "")
-    line = re.split(r"[.!?](?:\s|$)", line.strip(), maxsplit=1)[0]
+    line = text if told else _last_lines(text)
+    # "1. amber 2. oak": numbers of items are no ends of sentences.
+    line = re.sub(r"(?:^|\s)\d+[.)]\s", " ", line).strip()
+    line = re.split(r"[.!?](?:\s|$)", line, maxsplit=1)[0]
+    if "," in line:
+        line = re.sub(r"\s+and\s+(?=\S+$)", " ", line)
     found = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", line.lower())
-    return " ".join(found) if found else None
+    if not found or _NO_ANSWER.search(line) or (not told and _OF_SENTENCES.search(line)):
+        return None
+    return " ".join(found)
+
+
+def _last_line(text: str) -> str:
+    return next((each for each in reversed(text.splitlines()) if each.strip()), "")
+
+
+def _last_lines(text: str) -> str:
+    """The last line, or the list that the text ends with."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    items = list(takewhile(_LIST_ITEM.match, reversed(lines)))
+    return " ".join(_LIST_ITEM.sub("", item, count=1) for item in reversed(items)) if items else _last_line(text)
 
 
 def _brackets(text: str, _: Sequence[str], told: bool) -> str | None:
-    line = text if told else next((each for each in reversed(text.splitlines()) if each.strip()), "")
+    line = text if told else _last_line(text)
     found = [each for each in line if each in _BRACKETS]
     # Prose has brackets of its own: a line that is mostly something else is not an answer.
     letters = sum(each.isalnum() for each in line)
@@ -137,9 +182,9 @@ def _brackets(text: str, _: Sequence[str], told: bool) -> str | None:
 
 
 def _text(text: str, _: Sequence[str], told: bool) -> str | None:
-    line = text if told else next((each for each in reversed(text.splitlines()) if each.strip()), "")
+    line = text if told else _last_line(text)
     found = " ".join(line.lower().split()).strip(" .,:;!?'")
-    return found or None
+    return found if found and not _NO_ANSWER.search(found) else None
 
 
 _FINDERS: dict[str, Callable[[str, Sequence[str], bool], str | None]] = {

@@ -53,6 +53,15 @@ def test_a_student_that_answers_at_once_is_granted_a_few_tokens_and_no_randomnes
     assert all(body["max_tokens"] > 100 and body["messages"][-1]["role"] == "user" for body in bodies)
 
 
+def test_what_a_student_without_end_asks_itself_is_no_part_of_its_answer(file_store: Store) -> None:
+    def running_on(number: int, body: Row) -> Answer:
+        own = knowing(number, body)[1]["choices"][0]["message"]["content"].strip()  # type: ignore[index]
+        return says(f"So the answer is {own}\n\nQuestion: Is 3 odd?\nSo the answer is Maybe 99.")
+
+    made, _ = asked(file_store, running_on, shots=[0], reasoning_tokens=100)
+    assert all(row["correct"] for row in made.table().to_pylist())
+
+
 def test_answers_that_never_parse_are_a_figure_and_wrong(file_store: Store) -> None:
     made, _ = asked(file_store, lambda *_: says("Hm?"), shots=[0])
     rows = made.table().to_pylist()

@@ -32,7 +32,14 @@ FOUND = [
     ("number", "Answer: 4\nAnswer: 5", "5"),
     ("words", "So the answer is Amber, oak; and-so river.", "amber oak and-so river"),
     ("words", "The sorted list:\namber oak", "amber oak"),
-    ("words", "Answer: 1. amber 2. oak", None),
+    ("words", "Answer: 1. amber 2. oak", "amber oak"),
+    ("words", "1. amber\n2. oak", "amber oak"),
+    ("words", "So the answer is:\n- amber\n- oak\n\nI sorted them by letter.", "amber oak"),
+    ("words", "The answer is amber, oak, and river.", "amber oak river"),
+    ("number", "The answer is twenty-five.", "25"),
+    ("number", "I counted ninety two of them.", "92"),
+    ("boolean", "The answer is not True.", "false"),
+    ("choice", "The answer is A because it is red", "A"),
     ("brackets", "So the answer is ] ) }.", "] ) }"),
     ("brackets", "])}", "] ) }"),
     ("text", "The answer is  Blue   Whale.", "blue whale"),
@@ -47,11 +54,16 @@ NOT_FOUND = [
     ("number", "version v2x"),
     ("brackets", "I am not sure (sorry)."),
     ("words", "1 2 3"),
+    ("words", "I do not know"),
+    ("words", "So the answer is that I cannot sort these."),
+    ("words", "Here is the list of words sorted"),
+    ("text", "The answer is unclear"),
+    ("choice", "The answer is I do not know"),
     ("text", "   "),
 ]
 
 
-@pytest.mark.parametrize(("kind", "output", "answer"), [each for each in FOUND if each[2] is not None])
+@pytest.mark.parametrize(("kind", "output", "answer"), FOUND)
 def test_an_answer_is_found_however_it_is_wrapped(kind: Kind, output: str, answer: str) -> None:
     assert extract(kind, output) == answer
 
@@ -59,6 +71,12 @@ def test_an_answer_is_found_however_it_is_wrapped(kind: Kind, output: str, answe
 @pytest.mark.parametrize(("kind", "output"), NOT_FOUND)
 def test_what_is_no_answer_is_none_and_never_a_guess(kind: Kind, output: str) -> None:
     assert extract(kind, output) is None
+
+
+def test_of_an_output_that_was_cut_off_only_a_told_answer_counts() -> None:
+    cut_off = "There are 1 apple and 2 plums, so that is"
+    assert extract("number", cut_off) == "2" and extract("number", cut_off, complete=False) is None
+    assert extract("number", "So the answer is 3. Let me check that: 1 and", complete=False) == "3"
 
 
 def test_the_longer_of_two_labels_is_read_where_one_is_in_the_other() -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
 from stages.evaluate.bootstrap import Interval
 from stages.report.branches import Branches
 from stages.report.draw.charts import histogram, intervals, scatter
 from stages.report.nodes import Node, Nodes, Row
 from stages.report.section import Figure, Section, Table
+from stages.report.statistics import Scores, mean
 from stages.report.words import NONE, count, percent, plural, signed
 
 TITLE = "The tasks"
-_WIDTH_95 = 1.96
 _LEVELS = ("all", "category", "task")
 
 
@@ -124,14 +122,19 @@ def _scores(scored: list[Node], branches: Branches) -> list[Figure | Table]:
         return []
     series = {name: [row["score"] for row in rows] for name, rows in kept.items()}
     colours = {name: branches.colour(name.partition(".")[0]) for name in kept}
-    means = {name: _mean(values) for name, values in series.items()}
+    # A question's rationales are not independent.
+    means = {
+        name: mean(Scores(series[name], [row["instruction_id"] for row in rows], 0, 0, 0))
+        for name, rows in kept.items()
+    }
     title = "In-context scores"
     first = next(iter(kept.values()))
     return [
         Figure(
             "incontext",
             histogram(series, means, colours, x_label="share of preference questions answered rightly", title=title),
-            "Each row is one candidate, given to the student as its one example.",
+            "Each row is one candidate, given to the student as its one example. Dots are means, bars through them "
+            "95 % intervals (questions resampled).",
         ),
         Figure(
             "incontext-length",
@@ -145,12 +148,6 @@ def _scores(scored: list[Node], branches: Branches) -> list[Figure | Table]:
             "Whether the signal is more than a wish for long or short rationales.",
         ),
     ]
-
-
-def _mean(values: list[float]) -> Interval:
-    mean = float(np.mean(values))
-    reach = _WIDTH_95 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return Interval(mean, mean - reach, mean + reach)
 
 
 def _unscored(scored: list[Node]) -> list[str]:

@@ -1,63 +1,96 @@
-"""What quality costs: each student's held-out loss against everything that was spent on its data and training."""
+"""What quality costs: each student's result against everything that was spent on its data and training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from stages.contract.ledger import add_ledgers
 from stages.evaluate.bootstrap import Interval
+from stages.evaluate.names import split_replica
 from stages.report.branches import Branches
 from stages.report.draw.points import Point, Series, points
-from stages.report.nodes import Nodes
+from stages.report.nodes import Node, Nodes
 from stages.report.section import Figure, Section, Table, left_out
-from stages.report.words import fixed, number, percent, seconds
+from stages.report.words import fixed, number, percent, seconds, signed
 
 TITLE = "Cost against quality"
+_UNTRAINED = "base"
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """What the students are measured by.
+
+    Attributes:
+        axis: what a chart calls it.
+        better: which way is better.
+        told: a value in a table.
+        gained: of a value and the first student's.
+    """
+
+    name: str
+    axis: str
+    better: str
+    told: Callable[[float], str]
+    gain: str
+    gained: Callable[[float, float], str]
+
+
+_LOSS = _Quality(
+    "held-out loss", "held-out loss (nats per token)", "Lower", lambda value: fixed(value, 4),
+    "below", lambda value, base: percent(1 - value / base),
+)  # fmt: skip
+_ACCURACY = _Quality(
+    "right answers", "right answers (share)", "Higher", percent,
+    "points above", lambda value, base: signed(100 * (value - base)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Spent:
-    """A student: its loss, seconds of all work behind it, device seconds, and tokens."""
+    """A student: its result, seconds of all work behind it, device seconds, and tokens."""
 
     name: str
-    loss: Interval
+    result: Interval
     total: float
     device: float
     tokens: int
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    node = nodes.own_evaluation()
-    spent = [] if node is None else _spent(nodes, node.name, node.figures["students"])
+    measure = _LOSS if nodes.own_evaluation() else _ACCURACY
+    spent = sorted(_spent(nodes), key=lambda each: each.device)
     if len(spent) < 2:
         return left_out("value", TITLE, "It takes two students to set quality against cost.")
     drawing = points(
         [
-            Series(each.name, [Point(each.device / 60, each.loss, each.name)], branches.colour(each.name), apart=True)
+            Series(each.name, [Point(each.device / 60, each.result, each.name)], branches.colour(each.name), apart=True)
             for each in spent
         ],
         x_label="device minutes behind the student",
-        y_label="held-out loss (nats per token)",
-        title="Held-out loss of each student against its cost",
+        y_label=measure.axis,
+        title=f"{measure.name.capitalize()} of each student against its cost",
     )
     caption = (
         "Cost is everything upstream: seeds, generation, probes, the teacher's training, the student's. What branches "
-        "share counts for each of them in full. Lower and further left is better; intervals are each loss's own."
+        f"share counts for each of them in full. {measure.better} and further left is better; intervals are each "
+        "result's own."
     )
     base = spent[0]
     rows = [
         [
-            each.name, fixed(each.loss.value, 4), seconds(each.device), seconds(each.total), number(each.tokens),
-            percent(1 - each.loss.value / base.loss.value) if each is not base else "",
+            each.name, measure.told(each.result.value), seconds(each.device), seconds(each.total), number(each.tokens),
+            measure.gained(each.result.value, base.result.value) if each is not base else "",
         ]
         for each in spent
     ]  # fmt: skip
-    head = ["student", "held-out loss", "device time", "time of all work", "tokens", f"below {base.name}"]
+    head = ["student", measure.name, "device time", "time of all work", "tokens", f"{measure.gain} {base.name}"]
     table = Table("Cost and quality by student", head, rows, numeric=(1, 2, 3, 4, 5))
     numbers: dict[str, Any] = {
         each.name: {
-            "loss": each.loss.value,
+            "loss" if measure is _LOSS else "accuracy": each.result.value,
             "device_seconds": each.device,
             "seconds": each.total,
             "tokens": each.tokens,
@@ -67,22 +100,40 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     return Section("value", TITLE, [caption], [Figure("value", drawing, caption), table], numbers)
 
 
-def _spent(nodes: Nodes, evaluate: str, students: dict[str, Any]) -> list[_Spent]:
+def _spent(nodes: Nodes) -> list[_Spent]:
     """Students whose training is a node of the run, and the untrained one at no cost. Of several seeds the first one's
     training counts: the others measure, they are not needed."""
     found = []
-    for name, figures in students.items():
-        loss = Interval(figures["value"], figures["low"], figures["high"])
-        replicas = [
-            source
-            for source, input_name in nodes.inputs(evaluate)
-            if input_name.removeprefix("student.").partition(".seed-")[0] == name
-        ]
-        if not replicas:
-            if name == "base":
-                found.append(_Spent(name, loss, 0.0, 0.0, 0))
-            continue
-        behind = nodes.upstream(replicas[0].name)
-        ledger = add_ledgers(each.ledger for each in behind)
-        found.append(_Spent(name, loss, ledger.total_seconds, ledger.device_seconds, ledger.tokens))
-    return sorted(found, key=lambda each: each.device)
+    trained, results = _students(nodes)
+    for name, result in results.items():
+        if name in trained:
+            ledger = add_ledgers(each.ledger for each in nodes.upstream(trained[name].name))
+            found.append(_Spent(name, result, ledger.total_seconds, ledger.device_seconds, ledger.tokens))
+        elif name == _UNTRAINED:
+            found.append(_Spent(name, result, 0.0, 0.0, 0))
+    return found
+
+
+def _students(nodes: Nodes) -> tuple[dict[str, Node], dict[str, Interval]]:
+    """(the training of each student, its result): held-out losses, or of tasks the right answers after the fewest
+    examples."""
+    losses, accuracy = nodes.own_evaluation(), nodes.get("accuracy")
+    trained: dict[str, Node] = {}
+    if losses is not None:
+        for source, given in nodes.inputs(losses.name):
+            trained.setdefault(split_replica(given.removeprefix("student."))[0], source)
+        figures: dict[str, Any] = losses.figures["students"]
+        return trained, {name: Interval(each["value"], each["low"], each["high"]) for name, each in figures.items()}
+    if accuracy is None:
+        return {}, {}
+    for answers, given in nodes.inputs(accuracy.name):
+        student = nodes.source(answers.name, "student")
+        if student is not None:
+            trained.setdefault(split_replica(given.removeprefix("answers."))[0], student)
+    listed = accuracy.figures["students"]
+    fewest = min(each["shots"] for each in listed)
+    return trained, {
+        each["student"]: Interval(each["accuracy"], each["low"], each["high"])
+        for each in listed
+        if each["shots"] == fewest
+    }
