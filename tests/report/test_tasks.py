@@ -22,7 +22,7 @@ def test_a_preference_set_with_one_answer_is_said_to_be_one() -> None:
 
 
 def reported(store: Store) -> Artifact:
-    """A made-up ARTE run of two students and two rounds' scores."""
+    """A made-up ARTE run of two students, one of them trained twice, and a round's scores."""
     own = tasks(store)
     panel = {
         f"answers.{name}": answered(store, right, role="validation", shots=(0, 1))
@@ -33,7 +33,8 @@ def reported(store: Store) -> Artifact:
         f"answers.{name}": answered(store, right, role="test", shots=(0, 3))
         for name, right in (
             ("base", lambda *_: None),
-            ("tailored", lambda *_: True),
+            ("tailored.seed-1", lambda *_: True),
+            ("tailored.seed-2", lambda *_: True),
             ("self-instruct", lambda *_: None),
         )
     }
@@ -60,6 +61,14 @@ def reported(store: Store) -> Artifact:
         "transfer.wide": artifact_input(run_stage(store, "accuracy", {"resamples": 200}, {"tasks": own, **students})),
     }
     edges = [["it1.rationales", "it1.incontext", "rows"], ["it1.incontext", "it1.preferences", "scores"]]
+    for name, replica in (("base", ""), ("tailored", ".seed-1"), ("tailored", ".seed-2"), ("self-instruct", "")):
+        answers = f"{name}.answers{replica.replace('.seed', '')}"
+        nodes[answers] = students[f"answers.{name}{replica}"]
+        edges.append([answers, "accuracy", f"answers.{name}{replica}"])
+        if name != "base":
+            trained = f"{name}.sft{replica.replace('.seed', '')}"
+            nodes[trained] = publish(store, "sft", tables={"rows": pa.table({"row_id": ["a"]})})
+            edges += [[trained, answers, "student"], [f"{name}.rationales", trained, "rows"]]
     settings: dict[str, Any] = {"title": "ARTE", "run": "arte", "edges": edges, "baseline": "self-instruct"}
     return run_stage(store, "report", settings, {f"node.{name}": each for name, each in nodes.items()})
 
@@ -100,10 +109,11 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "Score by length of the rationale", "1 no answer could be parsed", "tailored against base after 0 examples",
         "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
         "as its one example", "chosen, score +", "What the teacher wrote, before duplicates are taken out",
-        "self-instruct.rationales against tailored.rationales",
+        "self-instruct.rationales against tailored.rationales", "Right answers of each student against its cost",
     ):  # fmt: skip
         assert words in html, words
     assert "Rows that share a run of words" not in html, "nothing was compared"
+    assert "seed-1" not in html.partition("The tasks")[2].partition("</section>")[0], "a student is its replicas' mean"
 
 
 def test_further_students_of_tasks_are_compared_with_themselves(file_store: Store, tmp_path: Path) -> None:
