@@ -196,6 +196,8 @@ class RecipeBase(BaseSettings):
             # By value: a recipe that comes back from the store has every field set.
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: method {self.method} does not read it")
+        if self.method == "arte" and self.section("dpo").model_dump()["checkpoints"]:
+            raise ValueError("dpo.checkpoints: method arte looks at its teachers after their training only")
         return self
 
     @model_validator(mode="after")

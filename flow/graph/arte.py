@@ -16,12 +16,11 @@ from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas, train
 from flow.methods import TAILORED, Method, Scored, method_of, own_method
-from stages.diversity.settings import DiversitySettings
 from stages.evaluate.names import replica
 
 TASKS = Edge("tasks")
 _UNTRAINED = "base"
-_GATES_OFF = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0}
+_GATES_OFF = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0, "most_in_evaluation": 1.0}
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _round(
     rows = builder.share(
         f"{prefix}.rationales", "rationales", {"instructions": selected, "seeds": TASKS, "teacher": teacher}
     )
-    builder.share(f"{prefix}.diversity", "diversity", {"instructions": drafted, "rows": rows}, _watched(builder))
+    _watch(builder, prefix, drafted, rows)
     scores = _scored(builder, prefix, signals[0], rows, teacher, preference, control_of)
     for each in signals[1:]:
         _scored(builder, prefix, each, rows, teacher, preference, (scores,))
@@ -189,21 +188,22 @@ def _dataset(builder: Builder, name: str, teacher: Source, preference: Edge) -> 
         {"instructions": selected, "seeds": TASKS, "teacher": teacher},
         recipe.fresh_settings("rationales").model_copy(update={"style": "naive"}),
     )
-    builder.add(f"{name}.diversity", "diversity", {"instructions": drafted, "rows": rows}, _watched(builder))
+    _watch(builder, name, drafted, rows)
     if recipe.measure:
         _incontext(builder, name, rows, preference)
     return rows
 
 
-def _watched(builder: Builder) -> DiversitySettings:
-    """Questions of one task are alike by its form, so a gate on that is one that the recipe sets itself.
+def _watch(builder: Builder, prefix: str, drafted: Edge, rows: Edge) -> None:
+    """How varied drafts are, and what they have of the test's questions.
 
-    What a collapsed teacher would leave too few of, and any question of the tasks' own, `select` has seen to.
+    Questions of one task are alike by its form, so a gate on that is one that the recipe sets itself. What a collapsed
+    teacher would leave too few of, and any question of the tasks' own, `select` has seen to.
     """
     settings: Any = builder.recipe.section("diversity")
     off = {name: value for name, value in _GATES_OFF.items() if name not in settings.model_fields_set}
-    watched: DiversitySettings = settings.model_copy(update=off)
-    return watched
+    inputs: dict[str, Source] = {"instructions": drafted, "rows": rows, "evaluation.tasks": TASKS}
+    builder.share(f"{prefix}.diversity", "diversity", inputs, settings.model_copy(update=off))
 
 
 def _incontext(builder: Builder, prefix: str, rows: Edge, preference: Edge) -> Edge:

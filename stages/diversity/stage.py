@@ -24,6 +24,7 @@ from stages.influence.select import audit_sample
 CONTAMINATED = pa.schema(
     [(name, pa.string()) for name in ("response_id", "column", "evaluation", "run")],
 )
+_ITEMS = "items"  # table of `tasks`
 HELDOUT, PROBE = "reference heldout", "reference probe"
 _TEXTS = ("instruction", "response", "question", "reference", "turns", "references")
 
@@ -74,8 +75,17 @@ def _overlaps(context: StageContext, settings: DiversitySettings) -> dict[str, O
         if context.has("reference")
     }
     for name in context.names("evaluation."):
-        found[name.removeprefix("evaluation.")] = Overlaps(settings.overlap_words, _texts(context.table(name)))
+        found[name.removeprefix("evaluation.")] = Overlaps(settings.overlap_words, _texts(_evaluation(context, name)))
     return found
+
+
+def _evaluation(context: StageContext, name: str) -> pa.Table:
+    """The rows of an evaluation set; of tasks the questions that students are tested with."""
+    artifact = context.artifact(name)
+    if _ITEMS not in artifact.manifest.tables:
+        return context.table(name)
+    items = artifact.table(_ITEMS)
+    return items.filter(pc.equal(items["role"], "test"))
 
 
 def _texts(table: pa.Table) -> Iterator[str | None]:

@@ -114,6 +114,21 @@ def test_every_evaluation_set_is_compared_and_counted_by_itself(file_store: Stor
     assert {row["evaluation"] for row in found.table("contaminated").to_pylist()} == by_set.keys() - {"reference probe"}
 
 
+def test_of_tasks_the_questions_of_the_test_are_compared(file_store: Store) -> None:
+    written = [{"instruction_id": f"i-{number}", "instruction": text} for number, text in enumerate((TIDES, HELDOUT))]
+    rows = [{"response_id": "r", "instruction": TIDES, "response": HELDOUT, "usable": True}]
+    items = [{"item_id": "t", "role": "test", "question": TIDES}, {"item_id": "s", "role": "seed", "question": HELDOUT}]
+    inputs = {
+        "instructions": publish(file_store, "questions", tables={"rows": pa.Table.from_pylist(written)}),
+        "rows": publish(file_store, "rationales", tables={"rows": pa.Table.from_pylist(rows)}),
+        "evaluation.tasks": publish(file_store, "tasks", tables={"items": pa.Table.from_pylist(items)}),
+    }
+    found = run_stage(file_store, "diversity", {"most_in_evaluation": 1.0}, inputs)
+    assert [(row["evaluation"], row["column"]) for row in found.table("contaminated").to_pylist()] == [
+        ("tasks", "instruction")
+    ]
+
+
 def test_each_evaluation_set_has_the_gate_and_is_named(file_store: Store) -> None:
     texts: list[str | None] = [*varied(20), TIDES, f"Now. {TIDES}"]
     text = stopped(file_store, texts, evaluation={"mtbench": [TIDES]})

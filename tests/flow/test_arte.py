@@ -10,6 +10,7 @@ import pytest
 
 from flow.asked import asked
 from flow.bundled import copy_recipe
+from flow.counts import ways
 from flow.graph import Edge, Graph, build
 from flow.recipe import load_recipe
 from flow.session import open_recipe
@@ -59,7 +60,11 @@ def test_the_panel_answers_the_validation_questions_and_students_those_of_the_te
 def test_a_tasks_questions_are_alike_by_its_form_so_only_gates_that_are_set_stand(tmp_path: Path) -> None:
     node: Any = graph(tmp_path).nodes["it1.diversity"]
     assert (node.settings.most_self_rouge, node.settings.most_in_one_cluster) == (1.0, 1.0)
-    assert node.inputs == {"instructions": Edge("it1.questions"), "rows": Edge("it1.rationales")}
+    assert node.inputs == {
+        "instructions": Edge("it1.questions"),
+        "rows": Edge("it1.rationales"),
+        "evaluation.tasks": Edge("tasks"),  # what of the test's questions the drafts repeat
+    }
     node = graph(tmp_path, diversity={"most_self_rouge": 0.9}).nodes["tailored.diversity"]
     assert (node.settings.most_self_rouge, node.settings.least_distinct) == (0.9, 0.0)
 
@@ -219,7 +224,7 @@ def test_a_plan_counts_the_generations_of_the_paper(tmp_path: Path) -> None:
     assert "base.answers" not in found, "how many test questions there are only the files know"
 
 
-def test_the_papers_recipe_has_its_tasks_and_values() -> None:
+def test_the_papers_recipe_has_its_tasks_and_values(tmp_path: Path) -> None:
     recipe: Any = load_recipe(RECIPES / "arte-gemma-2b.yaml")
     assert len(recipe.tasks.tasks) == 23
     named = {path.stem for path in (RECIPES / "arte-prompts").glob("*.yaml")}
@@ -229,3 +234,14 @@ def test_the_papers_recipe_has_its_tasks_and_values() -> None:
     assert (recipe.preferences.question_pairs, recipe.preferences.rationale_pairs) == (50, 250)
     assert (recipe.dpo.learning_rate, recipe.dpo.batch, recipe.sft.learning_rate) == (1e-7, 16, 2e-5)
     assert len(recipe.panel.models) == 5 and recipe.panel.shots == (0, 1, 2, 3)
+    assert (recipe.preferences.quarter, recipe.preferences.optimise) == (0.25, "both")
+    assert (recipe.dpo.epochs, recipe.dpo.schedule.kind, recipe.dpo.schedule.warmup) == (1, "cosine", 0.1)
+    assert (recipe.sft.epochs, recipe.sft.schedule.kind, recipe.sft.schedule.warmup) == (1, "linear", 0.03)
+    assert recipe.answers.shots == (0, 3)
+    read = opened(RECIPES / "arte-gemma-2b.yaml", tmp_path).rationales
+    assert {ways(read, task) for task in recipe.tasks.tasks} == {4}
+
+
+def test_a_look_at_the_teacher_on_its_way_that_nothing_would_take_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, method="arte", measure=False, dpo={"checkpoints": 2})
+    assert "dpo.checkpoints: method arte looks at its teachers after their training only" in refused(path)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flow.asked import asked
 from flow.graph import Edge, Graph, build
+from flow.graph.builder import Builder
 from flow.recipe import RecipeBase, load_recipe
 from flow.sources import upload_recipe
 from stages.contract.catalog import spec
+from stages.contract.errors import StageError
 from stages.contract.fingerprint import fingerprint
 from stages.contract.store import FileStore
 from stages.models.settings import ModelSource
@@ -49,6 +53,39 @@ def test_an_iteration_starts_from_the_teacher_of_the_one_before(tmp_path: Path) 
     assert nodes["it2.dpo"].inputs["teacher"] == Edge("it1.dpo")
     assert nodes["it2.instructions"].inputs["previous"] == Edge("it1.curate")
     assert nodes["tailored.instructions"].inputs["teacher"] == Edge("it2.dpo")
+
+
+def test_where_an_iteration_starts_is_in_what_it_makes(tmp_path: Path) -> None:
+    """Teacher and student, base or previous: nothing that is made from another start has the same inputs."""
+    starts = [("previous", "base"), ("base", "base"), ("previous", "previous")]
+    made = [
+        graph(tmp_path, iterations=2, iterate_teacher=teacher, iterate_student=student).nodes
+        for teacher, student in starts
+    ]
+    trained = [(nodes["it2.dpo"].inputs["teacher"], nodes["it2.warmup"].inputs["student"]) for nodes in made]
+    assert len({str(each) for each in trained}) == 3
+    # An input is in the fingerprint by its digest (stages/contract/fingerprint.py), a model by what it is.
+    outside, edge = trained[1][0], trained[0][0]
+    assert isinstance(outside, ModelSource) and edge == Edge("it1.dpo")
+
+
+@pytest.mark.parametrize(
+    "seeds", ["builtin:seeds", [{"uri": "builtin:reference", "limit": 20}], [{"uri": "builtin:turns", "limit": 5}]]
+)
+def test_seeds_in_domain_out_of_domain_or_of_the_test_are_a_setting(tmp_path: Path, seeds: Any) -> None:
+    """The paper's ablation: only what `prepare` reads changes, and with it everything that is made from seeds."""
+    listed = seeds if isinstance(seeds, list) else [{"uri": seeds}]
+    nodes = graph(tmp_path, prepare={"seeds": listed[0], "overlap": "keep"}).nodes
+    usual = graph(tmp_path).nodes
+    assert nodes["prepare"].settings.seeds.uri == listed[0]["uri"]  # type: ignore[attr-defined]
+    assert {name for name in nodes if nodes[name].settings != usual[name].settings} == {"prepare", "report"}
+
+
+def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
+    builder = Builder(load_recipe(write(tmp_path)))
+    builder.add("prepare", "prepare", {})
+    with pytest.raises(StageError, match="two nodes would be called 'prepare'"):
+        builder.add("prepare", "prepare", {})
 
 
 def test_dpo_can_start_from_the_base_teacher_each_time(tmp_path: Path) -> None:

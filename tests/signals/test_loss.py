@@ -12,6 +12,7 @@ from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import FileStore, Store
 from stages.contract.task import Input
+from stages.signals.rows import COLUMNS
 from stages.training.export import changed_share, write_state
 from tests.influence.builders import warmed_up
 from tests.signals.rows import SCORED, candidates, responses
@@ -37,7 +38,7 @@ def own_loss(model: object, folder: Path, instruction: str, response: str) -> fl
 
 def test_a_score_is_the_students_own_mean_loss(file_store: Store, tiny_model: Path) -> None:
     found = losses(file_store, model_input(tiny_model)).table().to_pylist()
-    assert [row["response_id"] for row in found] == SCORED
+    assert [row["response_id"] for row in found] == SCORED and set(COLUMNS.names) <= set(found[0])
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     texts = {row["response_id"]: (row["instruction"], row["response"]) for row in candidates()}
     for row in found[:3]:
