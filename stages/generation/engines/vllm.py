@@ -30,33 +30,19 @@ class VllmEngine:
     """
 
     def __init__(self, settings: EngineSettings, model: Path) -> None:
-        on_cpu = _runs_on_cpu()
-        if on_cpu:
-            _prepare_cpu_environment()
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        self._max_model_len = min(settings.max_model_len, context_length(model))
+        for_cpu = cpu_options(model, self._max_model_len, settings.kv_cache_gib)
         from vllm import LLM
 
         from stages.precision import weights_dtype  # torch, once the environment is as it must be
 
-        self._max_model_len = min(settings.max_model_len, context_length(model))
         options: dict[str, Any] = {
             "max_model_len": self._max_model_len,
             "max_num_seqs": settings.max_num_seqs,
             "enable_prefix_caching": settings.prefix_caching,
         }
-        if on_cpu:
-            _register_in_process(model)
-            options |= {
-                "distributed_executor_backend": "uni",
-                "enforce_eager": True,
-                # A seeded request whose prompt is prefilled in parts kills the engine on a CPU.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(self._max_model_len, settings.max_num_seqs),
-                "kv_cache_memory_bytes": int(settings.kv_cache_gib * GIB),
-                # Prefixes are cached in whole blocks, and a CPU's own 128 tokens are longer than many an example.
-                "block_size": 32,
-            }
+        if for_cpu:
+            options |= for_cpu | {"max_num_batched_tokens": max(self._max_model_len, settings.max_num_seqs)}
         else:
             options |= {
                 "tensor_parallel_size": settings.tensor_parallel_size,
@@ -64,7 +50,7 @@ class VllmEngine:
             }
         self.devices = settings.tensor_parallel_size
         try:
-            dtype = weights_dtype(settings.dtype, "cpu" if on_cpu else "cuda")
+            dtype = weights_dtype(settings.dtype, "cpu" if for_cpu else "cuda")
             self._llm = LLM(model=str(model), dtype=dtype, seed=0, **options)
         except ValueError as error:
             raise bad_settings(f"vLLM refuses: {' '.join(str(error).split())[:400]}", where=str(model)) from error
@@ -120,6 +106,29 @@ def _completion(output: Any) -> Completion:
     answer = output.outputs[0]
     reason: FinishReason = "length" if answer.finish_reason == "length" else "stop"
     return Completion(answer.text, reason, len(output.prompt_token_ids), len(answer.token_ids))
+
+
+def cpu_options(model: Path, max_model_len: int, kv_cache_gib: float) -> dict[str, Any]:
+    """What vLLM's `LLM` needs on a CPU, with the environment set for it; nothing where vLLM is built for GPUs.
+
+    Call it before vLLM is imported.
+    """
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if not _runs_on_cpu():
+        return {}
+    _prepare_cpu_environment()
+    _register_in_process(model)
+    return {
+        "distributed_executor_backend": "uni",
+        "enforce_eager": True,
+        # A seeded request whose prompt is prefilled in parts kills the engine on a CPU.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max_model_len,
+        "kv_cache_memory_bytes": int(kv_cache_gib * GIB),
+        # Prefixes are cached in whole blocks, and a CPU's own 128 tokens are longer than many an example.
+        "block_size": 32,
+    }
 
 
 def _runs_on_cpu() -> bool:
