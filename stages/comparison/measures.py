@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from stages.comparison.grid import Grid, Row, grid
-from stages.comparison.length import features, fit, logistic
+from stages.comparison.length import at_equal_length, features, fit
 from stages.comparison.settings import ComparisonSettings
 from stages.evaluate.bootstrap import Floats, PairedBootstrap, token_mean
 
@@ -147,11 +147,15 @@ def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure
     if plain is None:
         return []
     places = [delta.items.index(each) for each in preferred.items]
+    difficulty_R = _difficulties(pairs, preferred.items)
     controlled = {
-        student: _controlled(student, y_NR, delta.values[student][:, places], settings)
+        student: _controlled(student, y_NR, delta.values[student][:, places], difficulty_R, settings)
         for student, y_NR in preferred.values.items()
     }
-    note = f"per cent {against}, at equal length (AlpacaEval 2's regression)."
+    term = "" if difficulty_R is not None else ", without its term for difficulty, which these questions bring none of"
+    note = " ".join(
+        filter(None, [f"per cent {against}, at equal length (AlpacaEval 2's regression{term}).", _left_out(preferred)])
+    )
     measured = Measure("lc_winrate", "LC win rate", "higher", 1, controlled, note)
     return [_with_baseline(each, settings) for each in (measured, plain)]
 
@@ -172,19 +176,30 @@ def preferences(rows: Iterable[Row]) -> list[dict[str, Any]]:
             if any(each["verdict"] is None for each in orders)
             else sum(worth[each["verdict"]] for each in orders) / len(orders),
             "delta": orders[0]["student_length"] - orders[0]["baseline_length"],
+            "difficulty": orders[0]["difficulty"],
         }
         for (student, seed, question), orders in found.items()
     ]
 
 
-def _controlled(student: str, y_NR: Floats, delta_NR: Floats, settings: ComparisonSettings) -> Score:
+def _difficulties(pairs: Iterable[Row], items: Iterable[str]) -> Floats | None:
+    """Of each question; None unless all have one."""
+    known = {str(each["question_id"]): each["difficulty"] for each in pairs}
+    found = [known[name] for name in items]
+    return None if None in found else np.array(found, dtype=np.float64)
+
+
+def _controlled(
+    student: str, y_NR: Floats, delta_NR: Floats, difficulty_R: Floats | None, settings: ComparisonSettings
+) -> Score:
     """A regression for each replica, which is a model of its own; lengths are in one unit for all of them."""
     seeds, questions = y_NR.shape
     draw = bootstrap(settings, questions)
-    x_NRK = features(delta_NR.ravel()).reshape(seeds, questions, -1)
+    difficulty_O = None if difficulty_R is None else np.tile(difficulty_R, seeds)
+    x_NRK = features(delta_NR.ravel(), difficulty_O).reshape(seeds, questions, -1)
 
     def rate(x_RK: Floats, y_R: Floats, weight_SR: Floats) -> Floats:
-        return logistic(fit(x_RK, y_R, weight_SR, length_prior=settings.length_prior)[:, 0])
+        return at_equal_length(x_RK, fit(x_RK, y_R, weight_SR, length_prior=settings.length_prior), weight_SR)
 
     value = np.mean(
         [rate(x_RK, y_R, np.ones((1, questions), dtype=np.float64))[0] for x_RK, y_R in zip(x_NRK, y_NR, strict=True)]

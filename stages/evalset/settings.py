@@ -18,8 +18,9 @@ class EvalsetSettings(StageSettings):
     )
     winrate: Source | None = Field(
         None,
-        description="rows with an instruction, to be answered and compared in pairs (AlpacaEval: its 805); without one "
-        "the held-out reference rows",
+        description="rows with an instruction, to be answered and compared in pairs (AlpacaEval: its 805), each with a "
+        "`difficulty` if the length-controlled rate is to use it, as AlpacaEval 2 publishes them; without a source the "
+        "held-out reference rows",
     )
     mtbench: Source = Field(
         Source(uri="builtin:turns"),
@@ -31,7 +32,7 @@ class EvalsetSettings(StageSettings):
 
 SPEC = StageSpec(
     name="evalset",
-    version=1,
+    version=2,
     settings=EvalsetSettings,
     about="the questions that students answer to be judged",
     optional=("reference",),

@@ -1,8 +1,9 @@
-"""evalset: a source, or the held-out reference rows → question_id, category, turns, references."""
+"""evalset: a source, or the held-out reference rows → question_id, category, turns, references, difficulty."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, TypeGuard
 
 import pyarrow as pa
@@ -17,8 +18,16 @@ from stages.prepare.read import BadRow, RawRow, raw_rows
 from stages.prepare.settings import Source
 
 TEXTS = pa.list_(pa.string())
-SCHEMA = pa.schema([("question_id", pa.string()), ("category", pa.string()), ("turns", TEXTS), ("references", TEXTS)])
-COLUMNS = ("question_id", "prompt_id", "category", "turns", "prompt", "reference")
+SCHEMA = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("category", pa.string()),
+        ("turns", TEXTS),
+        ("references", TEXTS),
+        ("difficulty", pa.float64()),
+    ]
+)
+COLUMNS = ("question_id", "prompt_id", "category", "turns", "prompt", "reference", "difficulty")
 Question = dict[str, Any]
 
 
@@ -49,7 +58,11 @@ def _questions(context: StageContext, settings: EvalsetSettings) -> Iterator[Que
             texts = row_texts(row, settings.winrate.fields, response_needed=False)
             if isinstance(texts, BadRow):
                 raise _refused(settings.winrate, texts.line, texts.detail)
-            yield _question(content_id("question", texts[0]), str(row.values.get("category") or ""), [texts[0]])
+            difficulty = row.values.get("difficulty")
+            if difficulty is not None and not (isinstance(difficulty, int | float) and isfinite(difficulty)):
+                raise _refused(settings.winrate, row.line, f"`difficulty` is not a number: {difficulty!r}")
+            found = _question(content_id("question", texts[0]), str(row.values.get("category") or ""), [texts[0]])
+            yield {**found, "difficulty": difficulty}
 
 
 def _rows(context: StageContext, source: Source) -> Iterator[RawRow]:
@@ -82,6 +95,7 @@ def _question(name: str, category: str, turns: list[str], references: list[str] 
         "category": category,
         "turns": [clean_text(each) for each in turns],
         "references": references,
+        "difficulty": None,
     }
 
 

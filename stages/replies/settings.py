@@ -37,7 +37,7 @@ class RepliesSettings(GenerationSettings):
 
 SPEC = StageSpec(
     name="replies",
-    version=1,
+    version=2,
     settings=RepliesSettings,
     about="a student answers the questions that it is judged on",
     inputs=("questions", "model"),

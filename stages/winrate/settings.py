@@ -29,7 +29,7 @@ class WinrateSettings(JudgingSettings):
 
 SPEC = StageSpec(
     name="winrate",
-    version=1,
+    version=2,
     settings=WinrateSettings,
     about="a judge compares students' answers with the baseline's, in both orders",
     inputs=("replies.*", "judge"),

@@ -32,6 +32,7 @@ COMPARISONS = pa.schema(
         ("instruction", pa.string()),
         ("student_answer", pa.string()),
         ("baseline_answer", pa.string()),
+        ("difficulty", pa.float64()),
     ]
 )
 SCHEMA = pa.schema(
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("student_length", pa.int64()),
         ("baseline_length", pa.int64()),
+        ("difficulty", pa.float64()),
         ("judgement", pa.string()),
     ]
 )
@@ -88,6 +90,7 @@ def comparisons(students: Sequence[Answered], baseline: str) -> list[Row]:
                         "instruction": turns[0]["question"],
                         "student_answer": turns[0]["answer"],
                         "baseline_answer": against.turns[name][0]["answer"],
+                        "difficulty": turns[0]["difficulty"],
                     }
                 )
     return rows
@@ -116,7 +119,7 @@ def _judged(pairs: Sequence[Row], judge: Generator, settings: WinrateSettings) -
 def _row(pair: Row, first: str, second: str, completion: Completion, baseline: str) -> Row:
     verdict, reason = parse_verdict(completion.text)
     return {
-        **{name: pair[name] for name in ("question_id", "category", "student", "seed")},
+        **{name: pair[name] for name in ("question_id", "category", "student", "seed", "difficulty")},
         "baseline": baseline,
         "first": first,
         "verdict": None if verdict is None else {"A": first, "B": second, "C": TIE}[verdict],

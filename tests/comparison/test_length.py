@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.comparison.length import features, fit, logistic
+from stages.comparison.length import at_equal_length, features, fit, logistic
 
 COMPARISONS = 1500
 QUALITY, LENGTH_BIAS = 0.4, 1.6  # log-odds for the student at equal length, and for a much longer answer
@@ -43,6 +43,18 @@ def test_without_a_liking_for_length_both_rates_agree() -> None:
 def test_exchanging_the_two_sides_gives_the_rest() -> None:
     delta_O, y_O = simulated()
     assert fitted(delta_O, y_O)[0] + fitted(-delta_O, 1 - y_O)[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_student_that_fails_at_what_is_hard_is_fitted_and_averaged_over_the_instructions() -> None:
+    random = np.random.default_rng(1)
+    difficulty_O = random.normal(0.8, 1.5, COMPARISONS)
+    x_OK = features(random.normal(200.0, 250.0, COMPARISONS), difficulty_O)
+    y_O = (random.random(COMPARISONS) < logistic(x_OK @ np.array([QUALITY, LENGTH_BIAS, -1.2]))).astype(float)
+    beta_SK = fit(x_OK, y_O, ONE, length_prior=0.1)
+    assert beta_SK[0] == pytest.approx([QUALITY, LENGTH_BIAS, -1.2], abs=0.35)
+    expected = logistic(QUALITY - 1.2 * difficulty_O).mean()
+    assert at_equal_length(x_OK, beta_SK, ONE)[0] == pytest.approx(expected, abs=0.03)
+    assert expected != pytest.approx(logistic(QUALITY - 1.2 * difficulty_O.mean()), abs=0.01)  # no mean instruction's
 
 
 def test_a_student_against_itself_has_half() -> None:

@@ -99,11 +99,11 @@ def test_an_mtbench_question_counts_with_all_its_turns_or_not_at_all() -> None:
     assert measure.scores["a"].value == 7.0 and "1 of 2 questions" in measure.note
 
 
-def verdicts(student: str, outcomes: list[tuple[str | None, str | None]]) -> Rows:
+def verdicts(student: str, outcomes: list[tuple[str | None, str | None]], *, hard: bool = False) -> Rows:
     """Verdicts of both orders, a question each."""
     return [
         {"student": student, "seed": None, "question_id": f"q{n}", "first": first, "verdict": verdict}
-        | {"student_length": 100 + n % 7, "baseline_length": 100}
+        | {"student_length": 100 + n % 7, "baseline_length": 100, "difficulty": n % 3 - 1.0 if hard else None}
         for n, pair in enumerate(outcomes)
         for first, verdict in zip(("student", "baseline"), pair, strict=True)
     ]
@@ -120,6 +120,15 @@ def test_a_verdict_that_cannot_be_read_is_no_loss() -> None:
     assert plain.scores["tailored"].value == 100.0
     assert plain.scores["tailored"].items == 20
     assert "20 of 40 questions" in plain.note
+
+
+def test_the_published_difficulty_of_questions_is_used_where_they_bring_it() -> None:
+    won = [("student", "student") if n % 3 else ("baseline", "baseline") for n in range(60)]
+    found = [win_rates(verdicts("tailored", won, hard=hard), SETTINGS)[0] for hard in (True, False)]
+    assert "without its term for difficulty" in found[1].note and "difficulty" not in found[0].note
+    with_it, without = (each.scores["tailored"] for each in found)
+    assert with_it.value == pytest.approx(without.value, abs=3)  # the same questions were won
+    assert with_it.resampled.std() < without.resampled.std()  # and which ones is no longer chance
 
 
 def test_the_baseline_has_half_by_construction() -> None:

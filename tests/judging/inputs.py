@@ -19,7 +19,7 @@ def replies(store: Store, answers: Sequence[Sequence[str]], *, reference: str | 
     rows = [
         {
             "question_id": f"q{n:03}", "category": "math" if reference else "writing", "turn": turn,
-            "question": f"Question {n}, turn {turn}?", "reference": reference, "answer": answer,
+            "question": f"Question {n}, turn {turn}?", "reference": reference, "difficulty": None, "answer": answer,
             "finish_reason": "stop", "output_tokens": 5,
         }
         for n, turns in enumerate(answers)

@@ -14,7 +14,7 @@ from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
 from tests.generation.inputs import REMOTE, remote
 from tests.generation.server import Answer, says, serving
-from tests.support import publish, run_stage
+from tests.support import artifact_input, publish, run_stage
 
 TALK = {"question_id": 81, "category": "math", "turns": ["Two and two?", "And twice that?"], "reference": ["4", "8"]}
 
@@ -34,7 +34,24 @@ def test_questions_in_mtbenchs_own_form_are_read(file_store: Store, tmp_path: Pa
     (row,) = run_stage(file_store, "evalset", written(tmp_path, TALK)).table().to_pylist()
     assert row == {
         "question_id": "81", "category": "math", "turns": TALK["turns"], "references": TALK["reference"],
+        "difficulty": None,
     }  # fmt: skip
+
+
+def test_the_difficulty_of_a_question_comes_with_it_into_the_replies(file_store: Store, tmp_path: Path) -> None:
+    def questions(name: str, difficulty: Any) -> dict[str, Any]:
+        path = tmp_path / name
+        path.write_text(json.dumps({"instruction": "Name a bird.", "difficulty": difficulty}) + "\n")
+        return {"winrate": {"uri": str(path)}}
+
+    asked = run_stage(file_store, "evalset", questions("alpaca.jsonl", -0.4))
+    assert asked.table()["difficulty"].to_pylist() == [-0.4]
+    with serving(lambda *_: says("A jay.")) as server:
+        inputs: dict[str, Any] = {"questions": artifact_input(asked), "model": REMOTE}
+        replies = run_stage(file_store, "replies", {"engine": remote(server.url)}, inputs)
+    assert replies.table()["difficulty"].to_pylist() == [-0.4]
+    with pytest.raises(StageError, match="line 1: `difficulty` is not a number: 'hard'"):
+        run_stage(file_store, "evalset", questions("words.jsonl", "hard"))
 
 
 def test_questions_in_the_hubs_form_are_read_as_well(file_store: Store, tmp_path: Path) -> None:
