@@ -7,20 +7,20 @@ from typing import Any
 from flow.graph.builder import PREPARE, Builder
 from flow.graph.model import Edge
 
-# Benchmarks whose questions are rows of the run; lm-eval has its own, which it reads where students are evaluated.
-WITH_QUESTIONS = ("winrate", "mtbench")
-
 
 def questions(builder: Builder, benchmark: str) -> Edge:
-    """The node that reads a benchmark's questions."""
-    settings = builder.recipe.section("evalset").model_copy(update={"which": benchmark})
+    """The node that reads a benchmark's questions; of lm-eval's tasks, which ask their own, to be compared with."""
+    changes: dict[str, Any] = {"which": benchmark}
+    if benchmark == "harness":
+        changes |= {"harness": builder.recipe.section("harness"), "limit": None}
+    settings = builder.recipe.section("evalset").model_copy(update=changes)
     return builder.share(f"{benchmark}.evalset", "evalset", {"reference": PREPARE}, settings)
 
 
 def watched(builder: Builder) -> dict[str, Edge]:
     """Inputs of `diversity`: the sets of questions, beside the held-out rows, that generated rows must not repeat."""
     evalset: Any = builder.recipe.section("evalset")
-    own = [each for each in builder.recipe.benchmarks if each in WITH_QUESTIONS]
+    own = list(builder.recipe.benchmarks)
     if evalset.winrate is None and "winrate" in own:
         own.remove("winrate")  # its questions are the held-out rows
     return {f"evaluation.{benchmark}": questions(builder, benchmark) for benchmark in own}

@@ -224,7 +224,10 @@ def _with_baseline(measure: Measure, settings: ComparisonSettings) -> Measure:
 
 
 def _left_out(values: Grid) -> str:
-    if not values.left_out:
-        return ""
-    total = values.left_out + len(values.items)
-    return f"{values.left_out} of {total} questions count for nobody: a student or seed has no value for them."
+    told = [f"{name} has no value for any question and is in no cell." for name in values.silent]
+    if values.left_out:
+        total = values.left_out + len(values.items)
+        told.append(
+            f"{values.left_out} of {total} questions count for nobody: a student or seed has no value for them."
+        )
+    return " ".join(told)

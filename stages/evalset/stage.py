@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from math import isfinite
 from typing import Any, TypeGuard
 
@@ -13,6 +14,7 @@ from stages.contract.context import StageContext
 from stages.contract.errors import StageError, bad_data
 from stages.contract.tables import make_table
 from stages.evalset.settings import EvalsetSettings
+from stages.harness.adapter import documents
 from stages.prepare.clean import clean_text, row_texts
 from stages.prepare.read import BadRow, RawRow, raw_rows
 from stages.prepare.settings import Source
@@ -35,7 +37,7 @@ def run(context: StageContext) -> None:
     settings: EvalsetSettings = context.settings
     context.progress.begin(1, unit="sources", phase="reading")
     with context.meter.phase("compute"):
-        questions = list(_questions(context, settings))[: settings.limit]
+        questions = list(islice(_questions(context, settings), settings.limit))
     if not questions:
         raise bad_data("there is no question to ask", where=context.task.node)
     twice = len(questions) - len({each["question_id"] for each in questions})
@@ -47,7 +49,11 @@ def run(context: StageContext) -> None:
 
 
 def _questions(context: StageContext, settings: EvalsetSettings) -> Iterator[Question]:
-    if settings.which == "mtbench":
+    if settings.harness is not None:
+        for task in settings.harness.tasks:
+            for name, told in documents(task, settings.harness):
+                yield _question(name, task, told)
+    elif settings.which == "mtbench":
         for row in _rows(context, settings.mtbench):
             yield _turns(row, settings.mtbench)
     elif settings.winrate is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +44,13 @@ def evaluate(model: Path, task: str, settings: HarnessSettings) -> Result:
     Raises:
         StageError: BAD_SETTINGS where lm-eval is missing, knows no such task, or the metric has no value a document.
     """
-    try:
-        import lm_eval
-        from lm_eval.tasks import TaskManager
-    except ModuleNotFoundError as error:
-        raise bad_settings(
-            f"lm-eval is not installed (no module {error.name})",
-            where="benchmarks: harness",
-            hint="pip install 'montessori[lm-eval]', where the stages run",
-        ) from error
-    local = (BUNDLED / f"{task}.yaml").is_file()
-    if local:
-        # The rows are in the package: nothing is to be asked for.
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    manager = TaskManager(include_path=settings.task_folder)
-    if not local and not manager.match_tasks([task]):
-        raise bad_settings(
-            f"lm-eval knows no task {task!r}", where="harness.tasks", hint="`lm-eval ls tasks` lists those that it has"
-        )
+    manager, known = _known(task, settings)
+    import lm_eval
+
     found = lm_eval.simple_evaluate(
         model=settings.backend,
         model_args=_model(model, settings),
-        tasks=[bundled(task) if local else task],
+        tasks=[known],
         num_fewshot=settings.fewshot,
         batch_size=settings.batch_size if settings.backend == "hf" else "auto",
         limit=settings.limit,
@@ -79,6 +64,41 @@ def evaluate(model: Path, task: str, settings: HarnessSettings) -> Result:
         fewshot_random_seed=settings.seed,
     )
     return read(found, task, settings.metrics.get(task))
+
+
+def documents(task: str, settings: HarnessSettings) -> Iterator[tuple[str, list[str]]]:
+    """The documents that `evaluate` would ask of, as (name, texts): what of them a model could have learnt by heart.
+
+    Raises:
+        StageError: as `evaluate`.
+    """
+    manager, known = _known(task, settings)
+    for name, each in manager.load([known])["tasks"].items():
+        for number, document in enumerate(islice(each.eval_docs, settings.limit)):
+            texts = [value for value in document.values() if isinstance(value, str) and value.strip()]
+            asked = each.doc_to_text(document)
+            if texts or isinstance(asked, str):
+                yield f"{name}/{number}", texts or [asked]
+
+
+def _known(task: str, settings: HarnessSettings) -> tuple[Any, str | dict[str, Any]]:
+    """lm-eval's list of tasks, and what it knows the task by."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ModuleNotFoundError as error:
+        raise bad_settings(
+            f"lm-eval is not installed (no module {error.name})",
+            where="benchmarks: harness",
+            hint="pip install 'montessori[lm-eval]', where the stages run",
+        ) from error
+    manager = TaskManager(include_path=settings.task_folder)
+    if (BUNDLED / f"{task}.yaml").is_file():
+        return manager, bundled(task)
+    if not manager.match_tasks([task]):
+        raise bad_settings(
+            f"lm-eval knows no task {task!r}", where="harness.tasks", hint="`lm-eval ls tasks` lists those that it has"
+        )
+    return manager, task
 
 
 def bundled(task: str) -> dict[str, Any]:

@@ -82,6 +82,12 @@ def test_a_question_without_a_grade_counts_for_nobody_and_is_stated() -> None:
     assert "1 of 120 questions count for nobody" in measure.note
 
 
+def test_a_student_that_could_never_be_read_is_named_and_costs_the_others_nothing() -> None:
+    silent = [{**row, "student": "mute", "grade": None} for row in grades("tailored", 0.0)]
+    measure = measured([*grades("tailored", 0.0), *silent])
+    assert set(measure.scores) == {"tailored"} and "mute has no value for any question" in measure.note
+
+
 def test_replicas_are_averaged_and_their_spread_widens_the_interval() -> None:
     base = grades("self-instruct", 0.0)
     rows = [row for n, shift in enumerate((-0.4, 0.0, 0.4)) for row in grades("tailored", 0.5 + shift, seed=n)]

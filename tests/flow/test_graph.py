@@ -154,12 +154,15 @@ def test_a_judged_benchmark_asks_every_student_and_compares_with_the_first_sibli
 
 def test_data_are_compared_with_the_questions_that_students_will_be_asked(tmp_path: Path) -> None:
     source = {"uri": "hf:org/questions"}
-    found = graph(tmp_path, compare=["self-instruct"], benchmarks=["winrate", "mtbench"], evalset={"winrate": source})
+    found = graph(
+        tmp_path, compare=["self-instruct"], benchmarks=["winrate", "mtbench", "harness"], evalset={"winrate": source}
+    )
     checks = [node for node in found.nodes.values() if node.stage == "diversity"]
     assert [node.name for node in checks] == ["it1.diversity", "tailored.diversity", "self-instruct.diversity"]
     for node in checks:
         assert node.inputs["evaluation.winrate"] == Edge("winrate.evalset")
         assert node.inputs["evaluation.mtbench"] == Edge("mtbench.evalset")
+        assert node.inputs["evaluation.harness"] == Edge("harness.evalset")
     order = list(found.nodes)
     assert order.index("winrate.evalset") < order.index("it1.diversity")
 
@@ -167,7 +170,7 @@ def test_data_are_compared_with_the_questions_that_students_will_be_asked(tmp_pa
 def test_without_questions_of_its_own_a_win_rate_asks_the_held_out_rows_which_are_compared_anyway(
     tmp_path: Path,
 ) -> None:
-    nodes = graph(tmp_path, benchmarks=["winrate", "harness"]).nodes
+    nodes = graph(tmp_path, benchmarks=["winrate"]).nodes
     assert set(nodes["it1.diversity"].inputs) == {"instructions", "rows", "reference"}
 
 

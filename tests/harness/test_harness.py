@@ -85,6 +85,13 @@ def test_students_are_measured_on_the_bundled_task_and_compared(file_store: Stor
     assert cells["a"] == pytest.approx(100 * mean)
 
 
+def test_what_a_task_asks_can_be_compared_with(file_store: Store) -> None:
+    settings = {"which": "harness", "harness": {"limit": 3}}
+    rows = run_stage(file_store, "evalset", settings).table().to_pylist()
+    assert [row["question_id"] for row in rows] == [f"montessori_choices/{number}" for number in range(3)]
+    assert rows[0]["turns"] == ["What colour is a ripe banana?"] and rows[0]["category"] == "montessori_choices"
+
+
 BACKENDS = """
 import json, sys
 from pathlib import Path
