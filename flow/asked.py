@@ -20,7 +20,7 @@ from stages.evaluate.names import split_replica
 from stages.harness.settings import documents_of
 
 _ANSWER_TOKENS = 16  # of an answer that stands alone
-_CHOICES = 4  # of a document of lm-eval's, mostly
+_CHOICES = 4  # of a document
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _judged(graph: Graph, node: Node) -> Asked | None:
 
 
 def _harness(graph: Graph, node: Node) -> Asked | None:
-    """Nothing is written where a task has choices: the student reads each of them behind its question."""
+    """Nothing is written where a task has choices, as the bundled one: the student reads each behind its question."""
     settings: Any = node.settings
     documents = [documents_of(task, settings) for task in settings.tasks]
     known = [each for each in documents if each is not None]

@@ -19,6 +19,7 @@ from flow.cost import parameters, probe_costs, reference_rows, speed
 from flow.counts import EXAMPLE_TOKENS, TEMPLATE_TOKENS, Rows, rows_of, source
 from flow.graph import Edge, Graph, Node
 from stages.contract.manifest import Manifest
+from stages.harness.settings import documents_of
 from stages.models.settings import ModelSource
 
 _WRITING = 0.2  # of the speed of arithmetic
@@ -77,8 +78,9 @@ def _rows_in(graph: Graph, node: Node) -> int | None:
         rows = rows_of(graph, source(graph, node, "rows"))
         return rows.scored if rows else None
     if node.stage == "harness":
-        tasks: Any = node.settings
-        return len(node.inputs) * len(tasks.tasks)
+        settings: Any = node.settings
+        documents = [documents_of(task, settings) for task in settings.tasks]
+        return None if None in documents else len(node.inputs) * sum(each or 0 for each in documents)
     return _trained_rows(graph, node)
 
 

@@ -74,4 +74,6 @@ class TaskBootstrap:
     def _interval(
         self, value: float, resampled_S: Floats, tasks: Sequence[str], within: tuple[float, float]
     ) -> Interval:
-        return bounded(self._draw.interval(value, resampled_S), self.questions(tasks), self._draw.tail, within)
+        # Tasks weigh alike, so a task of few questions says as much as one of many.
+        rows = len(tasks) * min(self._drawn_SQ[task].shape[1] for task in tasks)
+        return bounded(self._draw.interval(value, resampled_S), rows, self._draw.tail, within)

@@ -35,7 +35,7 @@ ROWS = pa.schema(
 LEVELS = pa.schema(
     [("student", pa.string()), ("shots", pa.int32()), ("level", pa.string()), ("name", pa.string())]
     + [(name, pa.float64()) for name in ("accuracy", "low", "high")]
-    + [(name, pa.int32()) for name in ("questions", "unparsed", "seeds")]
+    + [(name, pa.int32()) for name in ("questions", "seeds", "answers", "unparsed")]
 )
 Row = dict[str, Any]
 Answers = dict[str, dict[str, Row]]  # task → item → row
@@ -133,8 +133,9 @@ def _measured(
             "name": name,
             **_bounds(bootstrap.accuracy(student, members)),
             "questions": bootstrap.questions(members),
-            "unparsed": sum(unread[student, task] for task in members),
             "seeds": bootstrap.seeds(student),
+            "answers": bootstrap.questions(members) * bootstrap.seeds(student),
+            "unparsed": sum(unread[student, task] for task in members),
         }
         for student in students
         for level, name, members in groups

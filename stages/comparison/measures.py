@@ -18,6 +18,7 @@ from stages.comparison.settings import ComparisonSettings
 from stages.evaluate.bootstrap import Floats, PairedBootstrap, token_mean
 
 Better = Literal["lower", "higher"]
+_PER_CENT = (0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def means(
     *,
     decimals: int,
     factor: float = 1,
-    within: tuple[float, float] = (0, 1),
+    within: tuple[float, float] | None = None,
     note: str = "",
 ) -> Measure | None:
-    """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares."""
+    """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares, and no value
+    of a question lies outside `within`."""
     if not values.items:
         return None
     draw = bootstrap(settings, len(values.items))
@@ -91,7 +93,7 @@ def means(
             factor * draw.replica_means(student, each_NR, ones_R),
             len(values.items),
             len(each_NR),
-            within=(factor * within[0], factor * within[1]),
+            within=None if within is None else (factor * within[0], factor * within[1]),
         )
         for student, each_NR in values.values.items()
     }
@@ -132,7 +134,9 @@ def benchmarks(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measur
     for task, of_task in by_task.items():
         values, metric = grid(of_task, "document", "value"), of_task[0]["metric"]
         note = f"{metric} in per cent, over {len(values.items)} documents."
-        measure = means(f"harness_{task}", task, values, settings, decimals=1, factor=100, note=note)
+        shares = all(each_NR.min() >= 0 and each_NR.max() <= 1 for each_NR in values.values.values())
+        within = (0.0, 1.0) if shares else None  # a metric may be of any size
+        measure = means(f"harness_{task}", task, values, settings, decimals=1, factor=100, within=within, note=note)
         if measure is not None:
             found.append(measure)
     return found
@@ -143,7 +147,8 @@ def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure
     pairs = preferences(rows)
     preferred, delta = grid(pairs, "question_id", "preference"), grid(pairs, "question_id", "delta")
     against = f"against {settings.baseline}"
-    plain = means("winrate", "win rate", preferred, settings, decimals=1, factor=100, note=f"per cent {against}.")
+    note = f"per cent {against}."
+    plain = means("winrate", "win rate", preferred, settings, decimals=1, factor=100, within=(0, 1), note=note)
     if plain is None:
         return []
     places = [delta.items.index(each) for each in preferred.items]
@@ -152,7 +157,7 @@ def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure
         student: _controlled(student, y_NR, delta.values[student][:, places], difficulty_R, settings)
         for student, y_NR in preferred.values.items()
     }
-    term = "" if difficulty_R is not None else ", without its term for difficulty, which these questions bring none of"
+    term = "" if difficulty_R is not None else ", without its term for difficulty, which not all questions bring"
     note = " ".join(
         filter(None, [f"per cent {against}, at equal length (AlpacaEval 2's regression{term}).", _left_out(preferred)])
     )
@@ -194,6 +199,9 @@ def _controlled(
 ) -> Score:
     """A regression for each replica, which is a model of its own; lengths are in one unit for all of them."""
     seeds, questions = y_NR.shape
+    if (y_NR == y_NR[0, 0]).all():  # there is nothing for a length to explain
+        every = 100 * float(y_NR[0, 0])
+        return Score(every, np.full(settings.resamples, every), questions, seeds, within=_PER_CENT)
     draw = bootstrap(settings, questions)
     difficulty_O = None if difficulty_R is None else np.tile(difficulty_R, seeds)
     x_NRK = features(delta_NR.ravel(), difficulty_O).reshape(seeds, questions, -1)
@@ -212,13 +220,13 @@ def _controlled(
         axis=1,
     )
     resampled = (rate_SN * draw.seed_weights(student, seeds)).sum(axis=1)
-    return Score(100 * float(value), 100 * resampled, questions, seeds, within=(0, 100))
+    return Score(100 * float(value), 100 * resampled, questions, seeds, within=_PER_CENT)
 
 
 def _with_baseline(measure: Measure, settings: ComparisonSettings) -> Measure:
     """The baseline against itself is 50 by construction."""
     first = next(iter(measure.scores.values()))
-    half = Score(50.0, np.full(settings.resamples, 50.0), first.items, 1)
+    half = Score(50.0, np.full(settings.resamples, 50.0), first.items, 1, within=(50.0, 50.0))
     scores = {**measure.scores, settings.baseline: half}
     return Measure(measure.name, measure.title, measure.better, measure.decimals, scores, measure.note)
 

@@ -41,6 +41,7 @@ DIFFERENCES = pa.schema(
     ]
 )
 Row = dict[str, Any]
+_FEWEST = 6
 
 
 class Marker:
@@ -64,13 +65,15 @@ class Marker:
         found = self._bootstrap.interval(first.value - second.value, first.resampled - second.resampled)
         if first.within is None:
             return found
-        widest = first.within[1] - first.within[0]
-        return bounded(found, first.items, self._bootstrap.tail, (-widest, widest))
+        theirs = second.within or first.within
+        widest = first.within[0] - theirs[1], first.within[1] - theirs[0]
+        return bounded(found, first.items, self._bootstrap.tail, widest)
 
     def alike(self, first: Score, second: Score) -> bool:
-        """Whether the two cannot be told apart. Those without a common unit are no likeness."""
+        """Whether the two cannot be told apart; by fewer than six questions nobody can, as with a sign test. Those
+        without a common unit are no likeness."""
         found = self.difference(first, second)
-        return found is not None and found.includes_zero
+        return found is not None and (found.includes_zero or first.items < _FEWEST)
 
 
 def cells(measure: Measure, baseline: str, marker: Marker) -> list[Row]:

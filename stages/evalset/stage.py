@@ -50,9 +50,13 @@ def run(context: StageContext) -> None:
 
 def _questions(context: StageContext, settings: EvalsetSettings) -> Iterator[Question]:
     if settings.harness is not None:
-        for task in settings.harness.tasks:
-            for name, told in documents(task, settings.harness):
-                yield _question(name, task, told)
+        # A task may stand alone and in a group that is asked for as well.
+        found = {
+            name: _question(name, task, told)
+            for task in settings.harness.tasks
+            for name, told in documents(task, settings.harness)
+        }
+        yield from found.values()
     elif settings.which == "mtbench":
         for row in _rows(context, settings.mtbench):
             yield _turns(row, settings.mtbench)

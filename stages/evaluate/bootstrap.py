@@ -95,22 +95,21 @@ class PairedBootstrap:
 
 
 def bounded(interval: Interval, rows: int, tail: float, within: tuple[float, float]) -> Interval:
-    """An interval of a mean of values that cannot lie outside `within`, where resampling may have seen no spread.
+    """An interval of a mean of values that cannot lie outside `within`: cut off there, and not too narrow.
 
     Rows that are all alike (every answer right) look certain to a bootstrap, be they one or a thousand. Then up to
     1 - tail^(1 / rows) of all rows could be unlike them and none have been met (Clopper and Pearson 1934), and the
-    interval goes as far as those could take the mean. Of a difference between two students it excludes 0 from six
-    rows on, as a sign test does.
+    interval goes as far as those could take the mean.
 
     Args:
         rows: how many there were.
         tail: per cent of chance on either side, such as 2.5.
     """
     low, high = within
-    if interval.high - interval.low > _NO_SPREAD * (high - low):
-        return interval
-    unseen = 1 - (tail / 100) ** (1 / rows)
     value = interval.value
+    if interval.high - interval.low > _NO_SPREAD * (high - low):
+        return Interval(value, max(low, interval.low), min(high, interval.high))
+    unseen = 1 - (tail / 100) ** (1 / rows)
     return Interval(value, value - unseen * (value - low), value + unseen * (high - value))
 
 

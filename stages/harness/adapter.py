@@ -17,7 +17,7 @@ from stages.generation.engines.context import context_length
 from stages.generation.engines.vllm import cpu_options
 from stages.harness.settings import BUNDLED, HarnessSettings
 
-_LONGEST = 2048  # tokens of prompt and output, where a task runs in vLLM and nothing else is asked for
+_LONGEST_ON_CPU = 2048  # tokens of prompt and output, where vLLM runs on a CPU and nothing else is asked for
 _KV_CACHE_GIB = 1.0
 
 
@@ -140,11 +140,12 @@ def read(found: Mapping[str, Any], task: str, wanted: str | None) -> Result:
 def _model(model: Path, settings: HarnessSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {"pretrained": str(model), "dtype": settings.dtype}
     if settings.backend == "vllm":
-        longest = min(settings.max_tokens or _LONGEST, context_length(model))
+        longest = min(settings.max_tokens or _LONGEST_ON_CPU, context_length(model))
         for_cpu = cpu_options(model, longest, _KV_CACHE_GIB)
         if for_cpu:
             _know_vllm_by_its_cpu_name()
-        return arguments | {"max_model_len": longest} | for_cpu
+            return arguments | {"max_model_len": longest} | for_cpu
+        return arguments | ({"max_model_len": longest} if settings.max_tokens else {})
     from torch import cuda
 
     if settings.max_tokens is not None:

@@ -29,7 +29,9 @@ class HarnessSettings(StageSettings):
     fewshot: int | None = Field(None, ge=0, description="examples in the prompt; the task's own number if not given")
     limit: int | None = Field(None, ge=1, description="documents of a task, from the top; all if not given")
     chat_template: bool = Field(False, description="put the prompt into the student's chat template")
-    max_tokens: int | None = Field(None, ge=16, description="longest prompt and output; the model's own if not given")
+    max_tokens: int | None = Field(
+        None, ge=16, description="longest prompt and output; the model's own if not given, and 2048 of vLLM on a CPU"
+    )
     task_folder: str | None = Field(
         None, description="a folder with further task definitions (lm-eval's include_path) on the machines of the run"
     )
@@ -39,17 +41,17 @@ class HarnessSettings(StageSettings):
 
 
 def documents_of(task: str, settings: HarnessSettings) -> int | None:
-    """Documents of a task, as far as can be told without lm-eval: a bundled one's rows, else `limit`."""
+    """Documents of a task, as far as can be told without lm-eval: those of a bundled one."""
     rows = BUNDLED / f"{task}.jsonl"
     if not rows.is_file():
-        return settings.limit
+        return None
     count = sum(bool(line.strip()) for line in rows.read_text(encoding="utf-8").splitlines())
     return min(count, settings.limit or count)
 
 
 SPEC = StageSpec(
     name="harness",
-    version=1,
+    version=2,
     settings=HarnessSettings,
     about="students on tasks of lm-evaluation-harness",
     inputs=("student.*",),

@@ -139,7 +139,7 @@ def _row(asked: _Asked, completion: Completion, task: Row, teacher: str, setting
     question = asked.question
     response = f"{settings.prefill}{completion.text}".strip()
     reason = reason_against(completion, keep_truncated=settings.keep_truncated)
-    answer = extract(task["kind"], response, task["labels"])
+    answer = extract(task["kind"], response, task["labels"], complete=completion.finish_reason != "length")
     if reason is None and answer is None:
         reason = "no_answer"
     return {

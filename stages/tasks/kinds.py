@@ -30,9 +30,9 @@ _SPELLED = re.compile(
     re.IGNORECASE,
 )
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+")
-_NO_ANSWER = re.compile(
-    r"\b(?:i|we)\s+(?:do\s+not|don['’]t|cannot|can\s*not|can['’]t|am\s+not|are\s+not)\b|\bnot\s+sure\b"
-    r"|\bcannot\s+be\s+determined\b|\bunclear\b|\bunknown\b",
+_STAR = re.compile(r"^\s*\*\s+", re.MULTILINE)
+_REFUSAL = re.compile(
+    r"\b(?:i|we)\s+(?:do\s+not|don['’]t|cannot|can\s*not|can['’]t|am\s+not|are\s+not)\b|\bi['’]m\s+not\b",
     re.IGNORECASE,
 )
 # Words that make a sentence of a line, where nothing says that it is an answer.
@@ -42,8 +42,10 @@ _OF_SENTENCES = re.compile(
     re.IGNORECASE,
 )
 _LETTER_IN_PARENTHESES = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![\w(])([A-Z])\)")
-# "I do not know" begins with a letter too.
-_BARE_LETTER = re.compile(r"(?:option\s+|choice\s+)?([A-Z])(?=\s*(?:$|[^\w\s'’])|\s+(?:because|since|as|is)\b)")
+# "A good one" and "I think" begin with a letter too.
+_BARE_LETTER = re.compile(
+    r"(?:option\s+|choice\s+)?(?:([B-HJ-Z])(?![\w'’])|([AI])(?=\s*(?:$|[^\w\s'’])|\s+(?:because|since|as|is)\b))"
+)
 _DECORATION = re.compile(r"[*_`$\"“”]|\\boxed|\\text")
 _BRACKETS = "()[]{}<>"
 
@@ -58,13 +60,13 @@ def extract(kind: Kind, output: str, labels: Sequence[str] = (), *, complete: bo
             stands last is in the middle of its reasoning.
     """
     find = _FINDERS[kind]
-    text = _DECORATION.sub("", output)
+    text = _DECORATION.sub("", _STAR.sub("- ", output))
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
         told = _told(text[marker.end() :])
-        if told and (found := find(told, labels, True)) is not None:
+        if told and not _REFUSAL.search(told) and (found := find(told, labels, True)) is not None:
             return found
-    return find(text, labels, False) if complete else None
+    return find(text, labels, False) if complete and not _REFUSAL.search(_last_line(text)) else None
 
 
 def same(kind: Kind, found: str | None, answer: str, labels: Sequence[str] = ()) -> bool:
@@ -80,6 +82,8 @@ def normal(kind: Kind, answer: str, labels: Sequence[str] = ()) -> str | None:
 def _told(text: str) -> str:
     """What is told behind a marker: its first line, or the items of a list that begins there, one after the other."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # "Here is the list:"
+        lines = lines[1:]
     items = list(takewhile(_LIST_ITEM.match, lines))
     if len(items) < 2:  # "3. Let me check" is no list
         return lines[0] if lines else ""
@@ -99,7 +103,7 @@ def _boolean(text: str, _: Sequence[str], told: bool) -> str | None:
     found = re.findall(r"(?<!\w)(true|false)(?!\w)", text, re.IGNORECASE)
     if not found:
         return None
-    if told and re.match(r"\W*not\s+(?:true|false)\W*$", text, re.IGNORECASE):
+    if told and len(found) == 1 and re.match(r"\W*not\W+(?:true|false)\b", text, re.IGNORECASE):
         return "false" if found[0].lower() == "true" else "true"
     worked_out = told and re.search(r"(?<!\w)(?:not|and|or|=)(?!\w)|=", text, re.IGNORECASE)
     return str(found[0] if told and not worked_out else found[-1]).lower()
@@ -122,7 +126,7 @@ def _choice(text: str, _: Sequence[str], told: bool) -> str | None:
         alone = re.fullmatch(r"\W*([A-Za-z])\W*", text)
         return alone.group(1).upper() if alone else None
     bare = _BARE_LETTER.match(text)
-    return bare.group(1) if bare else None
+    return (bare.group(1) or bare.group(2)) if bare else None
 
 
 def _number(text: str, _: Sequence[str], told: bool) -> str | None:
@@ -157,7 +161,7 @@ def _words(text: str, _: Sequence[str], told: bool) -> str | None:
     if "," in line:
         line = re.sub(r"\s+and\s+(?=\S+$)", " ", line)
     found = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", line.lower())
-    if not found or _NO_ANSWER.search(line) or (not told and _OF_SENTENCES.search(line)):
+    if not found or (not told and _OF_SENTENCES.search(line)):
         return None
     return " ".join(found)
 
@@ -184,7 +188,7 @@ def _brackets(text: str, _: Sequence[str], told: bool) -> str | None:
 def _text(text: str, _: Sequence[str], told: bool) -> str | None:
     line = text if told else _last_line(text)
     found = " ".join(line.lower().split()).strip(" .,:;!?'")
-    return found if found and not _NO_ANSWER.search(found) else None
+    return found or None
 
 
 _FINDERS: dict[str, Callable[[str, Sequence[str], bool], str | None]] = {

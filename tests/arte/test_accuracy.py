@@ -74,6 +74,7 @@ def test_a_student_of_several_seeds_is_one_student_and_its_seeds_are_in_its_inte
     assert both["seeds"] == 2 and both["questions"] == one["questions"] == 10
     assert both["accuracy"] == pytest.approx((2 / 5 + 3 / 5) / 2)
     assert both["high"] - both["low"] > one["high"] - one["low"]
+    assert both["low"] >= 0 and both["high"] <= 1  # two seeds bound nothing, but a share is one
     (difference,) = [each for each in made.manifest.figures["differences"] if each["shots"] == 0]
     assert (difference["first"], difference["second"]) == ("base", "tailored")
 

@@ -145,5 +145,26 @@ def test_the_baseline_has_half_by_construction() -> None:
         assert found["low"] < measure.scores["tailored"].value < found["high"]
 
 
+@pytest.mark.parametrize(("wins", "apart"), [(5, False), (6, True), (12, True)])
+def test_winning_every_time_tells_apart_from_six_questions_on(wins: int, apart: bool) -> None:
+    for measure in win_rates(verdicts("tailored", [("student", "student")] * wins), SETTINGS):
+        found = by_student(measure)
+        assert found["tailored"]["value"] == found["tailored"]["high"] == 100.0 > found["tailored"]["low"]
+        assert found["tailored"]["like_baseline"] is (not apart)
+        assert found["self-instruct"]["like_best"] is (not apart)
+
+
+def test_an_interval_of_a_share_is_one_of_shares() -> None:
+    rows = [
+        {"student": "tailored", "seed": seed, "question_id": f"q{n}", "value": float(n % 10 < right)}
+        for seed, right in ((1, 2), (2, 9))
+        for n in range(40)
+    ]
+    measure = means("any", "any", grid(rows, "question_id", "value"), SETTINGS, decimals=1, factor=100, within=(0, 1))
+    assert measure is not None
+    found = by_student(measure)["tailored"]
+    assert (found["low"], found["value"], found["high"]) == (0, pytest.approx(55), 100)  # two seeds bound nothing
+
+
 def test_where_no_question_has_all_verdicts_there_is_no_rate() -> None:
     assert win_rates(verdicts("tailored", [(None, None)] * 5), SETTINGS) == []

@@ -80,7 +80,7 @@ def test_intervals_over_rows_and_seeds_contain_the_truth_about_as_often_as_they_
         students = {"tailored": replicas(gain, 4, random), "other": replicas(0.0, 4, random)}
         (found,) = compare(students, bootstrap)["differences"]
         hits += found["low"] <= -gain <= found["high"]
-    assert hits / tries >= 0.88
+    assert 0.88 <= hits / tries <= 0.995
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -95,7 +95,7 @@ def test_few_seeds_are_covered_as_stated_where_they_are_all_that_differs(seeds: 
         fixed += bootstrap.interval(float(one_N.mean()), resampled[0]).includes_zero
         both += bootstrap.interval(float(one_N.mean() - other_N.mean()), resampled[0] - resampled[1]).includes_zero
     assert 0.93 <= fixed / tries <= 0.97
-    assert both / tries >= 0.94
+    assert 0.94 <= both / tries <= 0.999
 
 
 def test_a_resample_of_seeds_is_a_mean_and_one_seed_has_no_spread() -> None:

@@ -210,8 +210,8 @@ def test_a_plan_does_not_guess_how_many_documents_a_task_of_lm_eval_has(tmp_path
         return [each.calls for each in asked(found) if each.node == "harness"]
 
     students = 2  # the untrained one and that of tailored data
-    assert calls(tasks=["arc_easy"]) == []
-    assert calls(tasks=["arc_easy", "montessori_choices"], limit=100) == [students * (100 + 24) * 4]
+    assert calls(tasks=["arc_easy", "montessori_choices"], limit=100) == []  # a group's limit is each task's
+    assert calls(tasks=["montessori_choices"], limit=10) == [students * 10 * 4]
 
 
 def test_a_report_is_one_wherever_its_models_lie(tmp_path: Path) -> None:

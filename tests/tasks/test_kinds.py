@@ -40,6 +40,12 @@ FOUND = [
     ("number", "I counted ninety two of them.", "92"),
     ("boolean", "The answer is not True.", "false"),
     ("choice", "The answer is A because it is red", "A"),
+    ("choice", "So the answer is B 01/02/2003", "B"),
+    ("boolean", "The answer is not (True)", "false"),
+    ("boolean", "The answer is not True because it rains", "false"),
+    ("words", "The answer is\n* amber\n* oak", "amber oak"),
+    ("words", "* amber\n* oak", "amber oak"),
+    ("words", "So the answer is:\nHere is the sorted list:\n- amber\n- oak", "amber oak"),
     ("brackets", "So the answer is ] ) }.", "] ) }"),
     ("brackets", "])}", "] ) }"),
     ("text", "The answer is  Blue   Whale.", "blue whale"),
@@ -57,7 +63,10 @@ NOT_FOUND = [
     ("words", "I do not know"),
     ("words", "So the answer is that I cannot sort these."),
     ("words", "Here is the list of words sorted"),
-    ("text", "The answer is unclear"),
+    ("text", "The answer is that I do not know"),
+    ("boolean", "I do not know whether it is True or False"),
+    ("number", "There are apples.\nI don't know. 1 and 2"),
+    ("choice", "I'm not sure (A)"),
     ("choice", "The answer is I do not know"),
     ("text", "   "),
 ]
@@ -110,6 +119,13 @@ def test_an_answer_told_before_a_line_break_is_still_told() -> None:
 def test_a_known_answer_is_found_in_the_sentence_that_tells_it(kind: Kind, answer: str) -> None:
     assert same(kind, extract(kind, f"First this. So the answer is {answer}."), answer)
     assert not same(kind, None, answer)
+
+
+def test_words_of_a_refusal_may_be_an_answer() -> None:
+    assert normal("words", "the unknown oak") == "the unknown oak"
+    assert extract("labels", "The answer is cannot be determined", ("true", "cannot be determined")) == (
+        "cannot be determined"
+    )
 
 
 def test_what_is_no_answer_of_its_kind_has_no_normal_form() -> None:

@@ -71,7 +71,9 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         numbers["difference"] = {**asdict(moved.interval), "paired_prompts": moved.prompts, "same_probe": same}
         text.append(_moved(before, after, moved, same))
     else:
-        text.append("The data of only one of the two teachers have scores, so there is no before and after.")
+        text.append(
+            "Not both the unmodified and the trained teacher's data have scores, so there is no before and after."
+        )
     return Section("influence", TITLE, text, [figure, shares, table], numbers)
 
 

@@ -66,7 +66,7 @@ def _table(rows: list[Row]) -> Table:
     cells = {(row["level"], row["name"], row["shots"], row["student"]): row for row in rows}
     names = sorted({(_LEVELS.index(row["level"]), row["name"]) for row in rows})
     return Table(
-        "Right answers by task and category (in parentheses: answers that could not be read)",
+        "Right answers by task and category (in parentheses: answers that could not be read, of all training seeds)",
         ["", *(f"{student}, {shots}-shot" for shots, student in columns)],
         [
             [name, *(_cell(cells.get((_LEVELS[level], name, shots, student))) for shots, student in columns)]

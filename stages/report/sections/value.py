@@ -13,7 +13,7 @@ from stages.report.branches import Branches
 from stages.report.draw.points import Point, Series, points
 from stages.report.nodes import Node, Nodes
 from stages.report.section import Figure, Section, Table, left_out
-from stages.report.words import fixed, number, percent, seconds, signed
+from stages.report.words import fixed, number, percent, plural, seconds, signed
 
 TITLE = "Cost against quality"
 _UNTRAINED = "base"
@@ -42,10 +42,13 @@ _LOSS = _Quality(
     "held-out loss", "held-out loss (nats per token)", "Lower", lambda value: fixed(value, 4),
     "below", lambda value, base: percent(1 - value / base),
 )  # fmt: skip
-_ACCURACY = _Quality(
-    "right answers", "right answers (share)", "Higher", percent,
-    "points above", lambda value, base: signed(100 * (value - base)),
-)  # fmt: skip
+
+
+def _accuracy_after(shots: int) -> _Quality:
+    told = f"right answers after {plural(shots, 'example')}"
+    return _Quality(
+        told, f"{told} (share)", "Higher", percent, "points above", lambda value, base: signed(100 * (value - base))
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class _Spent:
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
-    measure = _LOSS if nodes.own_evaluation() else _ACCURACY
+    measure = _LOSS if nodes.own_evaluation() else _accuracy_after(_fewest_shots(nodes))
     spent = sorted(_spent(nodes), key=lambda each: each.device)
     if len(spent) < 2:
         return left_out("value", TITLE, "It takes two students to set quality against cost.")
@@ -130,10 +133,14 @@ def _students(nodes: Nodes) -> tuple[dict[str, Node], dict[str, Interval]]:
         student = nodes.source(answers.name, "student")
         if student is not None:
             trained.setdefault(split_replica(given.removeprefix("answers."))[0], student)
-    listed = accuracy.figures["students"]
-    fewest = min(each["shots"] for each in listed)
+    listed, fewest = accuracy.figures["students"], _fewest_shots(nodes)
     return trained, {
         each["student"]: Interval(each["accuracy"], each["low"], each["high"])
         for each in listed
         if each["shots"] == fewest
     }
+
+
+def _fewest_shots(nodes: Nodes) -> int:
+    accuracy = nodes.get("accuracy")
+    return min((each["shots"] for each in accuracy.figures["students"]), default=0) if accuracy else 0
