@@ -16,6 +16,7 @@ class DiversitySettings(StageSettings):
     cluster_threshold: float = Field(
         0.5, gt=0, lt=1, description="ROUGE-L F1 above which a text belongs to the cluster of an earlier one"
     )
+    response_words: int = Field(100, ge=4, description="words of a response, from its beginning, that are compared")
     overlap_words: int = Field(8, ge=3, description="words in a row that make an overlap with an evaluation row")
     gate_after: int = Field(32, ge=2, description="texts that the gates on diversity need before they look")
     least_distinct: float = resource(
@@ -43,7 +44,7 @@ class DiversitySettings(StageSettings):
 
 SPEC = StageSpec(
     name="diversity",
-    version=2,
+    version=3,
     settings=DiversitySettings,
     about="distinct-n, self-ROUGE, clusters, and overlap with what students are judged on",
     inputs=("instructions", "rows"),

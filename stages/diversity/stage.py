@@ -1,7 +1,9 @@
 """diversity: generated instructions and their responses → how varied they are, and which repeat an evaluation row.
 
-Diversity is measured on what the teacher wrote, before `curate` takes duplicates out: afterwards a collapsed teacher
-looks like one that wrote little. Figures are published by the stage that fails its gate too: in the message.
+Diversity of instructions is measured on what the teacher wrote, before `curate` takes duplicates out: afterwards a
+collapsed teacher looks like one that wrote little. That of responses is of one response to each instruction, since
+those to the same one are alike by nature, and of its beginning, since long texts repeat themselves more. Figures are
+published by the stage that fails its gate too: in the message.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ def run(context: StageContext) -> None:
     with context.meter.phase("compute"):
         texts = _sampled(written, settings.sample)
         found = measure(texts, settings.cluster_threshold)
+        answers = measure(_beginnings(usable, settings), settings.cluster_threshold)
         context.progress.advance()
         context.check_stop()
         contaminated = _contaminated(usable, _overlaps(context, settings))
@@ -47,8 +50,8 @@ def run(context: StageContext) -> None:
     # Held-out and evaluation rows are what results rest on; the probe half only shifts scores, and is told apart.
     judged_on = set().union(*(rows for name, rows in by_set.items() if name != PROBE))
     figures = {
-        **asdict(found),
-        "distinct": {str(n): value for n, value in found.distinct.items()},
+        **_figures(found),
+        "responses": _figures(answers),
         "rows": len(usable),
         "contaminated": len(judged_on),
         "contaminated_share": len(judged_on) / max(1, len(usable)),
@@ -56,7 +59,8 @@ def run(context: StageContext) -> None:
         "like_probe": len(by_set.get(PROBE, set()) - judged_on),
     }
     _check_overlap(settings, figures)
-    _check_variety(settings, found)
+    _check_variety(settings, "instruction", found)
+    _check_variety(settings, "response", answers)
     context.meter.count(rows_in=len(rows), rows_kept=len(usable) - len(judged_on))
     context.publish(tables={"contaminated": make_table(contaminated, CONTAMINATED)}, figures=figures)
 
@@ -65,6 +69,20 @@ def _sampled(written: pa.Table, size: int) -> list[str]:
     """Texts by the smallest hashes of their ids: the same ones whatever the shards."""
     texts: dict[str, str] = dict(zip(*(column.to_pylist() for column in written.columns), strict=True))
     return [texts[name] for name in sorted(audit_sample(texts, size, salt="diversity"))]
+
+
+def _beginnings(usable: Iterable[dict[str, Any]], settings: DiversitySettings) -> list[str]:
+    first: dict[str, tuple[str, str]] = {}
+    for row in usable:
+        found = (row["response_id"], row["response"])
+        first[row["instruction"]] = min(found, first.get(row["instruction"], found))
+    responses = dict(first.values())
+    chosen = sorted(audit_sample(responses, settings.sample, salt="diversity"))
+    return [" ".join(responses[name].split()[: settings.response_words]) for name in chosen]
+
+
+def _figures(found: Diversity) -> dict[str, Any]:
+    return {**asdict(found), "distinct": {str(n): value for n, value in found.distinct.items()}}
 
 
 def _overlaps(context: StageContext, settings: DiversitySettings) -> dict[str, Overlaps]:
@@ -132,24 +150,25 @@ def _check_overlap(settings: DiversitySettings, figures: dict[str, Any]) -> None
             )
 
 
-def _check_variety(settings: DiversitySettings, found: Diversity) -> None:
+def _check_variety(settings: DiversitySettings, text: str, found: Diversity) -> None:
     if found.texts < settings.gate_after:
         return
     pairs = found.distinct[2]
     if pairs is not None and pairs < settings.least_distinct:
-        raise _collapsed("least_distinct", f"{pairs:.2f} of all pairs of words are distinct", settings.least_distinct)
+        what = f"{pairs:.2f} of all pairs of words are distinct"
+        raise _collapsed("least_distinct", text, what, settings.least_distinct)
     if found.self_rouge is not None and found.self_rouge > settings.most_self_rouge:
-        what = f"an instruction's nearest other one has a ROUGE-L of {found.self_rouge:.2f} on average"
-        raise _collapsed("most_self_rouge", what, settings.most_self_rouge)
+        what = f"the nearest other {text} has a ROUGE-L of {found.self_rouge:.2f} on average"
+        raise _collapsed("most_self_rouge", text, what, settings.most_self_rouge)
     if found.largest_cluster > settings.most_in_one_cluster:
-        what = f"one cluster holds {found.largest_cluster:.0%} of the instructions ({found.clusters} clusters)"
-        raise _collapsed("most_in_one_cluster", what, settings.most_in_one_cluster)
+        what = f"one cluster holds {found.largest_cluster:.0%} of the {text}s ({found.clusters} clusters)"
+        raise _collapsed("most_in_one_cluster", text, what, settings.most_in_one_cluster)
 
 
-def _collapsed(setting: str, what: str, limit: float) -> StageError:
+def _collapsed(setting: str, text: str, what: str, limit: float) -> StageError:
     return _gate(
         setting,
-        f"the teacher's instructions are too alike: {what}, and the limit is {limit:g}",
+        f"the teacher's {text}s are too alike: {what}, and the limit is {limit:g}",
         "train it less (dpo.beta, dpo.learning_rate, dpo.epochs), sample warmer, or show more seeds",
     )
 

@@ -63,10 +63,13 @@ def extract(kind: Kind, output: str, labels: Sequence[str] = (), *, complete: bo
     text = _DECORATION.sub("", _STAR.sub("- ", output))
     markers = list(_MARKER.finditer(text))
     for marker in reversed(markers):
-        told = _told(text[marker.end() :])
-        if told and not _REFUSAL.search(told) and (found := find(told, labels, True)) is not None:
+        told = _before_refusal(kind, _told(text[marker.end() :]))
+        if told and (found := find(told, labels, True)) is not None:
             return found
-    return find(text, labels, False) if complete and not _REFUSAL.search(_last_line(text)) else None
+    if not complete:
+        return None
+    last = _last_line(text)
+    return find(text if _REFUSAL.search(last) is None else _before_refusal(kind, last), labels, False)
 
 
 def same(kind: Kind, found: str | None, answer: str, labels: Sequence[str] = ()) -> bool:
@@ -88,6 +91,15 @@ def _told(text: str) -> str:
     if len(items) < 2:  # "3. Let me check" is no list
         return lines[0] if lines else ""
     return " ".join(_LIST_ITEM.sub("", item, count=1) for item in items)
+
+
+def _before_refusal(kind: Kind, line: str) -> str:
+    """What a line says before its "I do not know": the answer is there or nowhere. Where any words can be one, it has
+    none."""
+    refusal = _REFUSAL.search(line)
+    if refusal is None:
+        return line
+    return "" if kind in ("words", "text") else line[: refusal.start()]
 
 
 def _label(words: Sequence[str], text: str, told: bool) -> str | None:

@@ -28,12 +28,13 @@ def checked(
     evaluation: dict[str, list[str]] | None = None,
     *,
     reference: bool = True,
+    responses: list[str] | None = None,
     **settings: Any,
 ) -> Artifact:
     written = [{"instruction_id": f"i-{number:03}", "instruction": text} for number, text in enumerate(texts)]
     rows = [
-        {"response_id": f"r-{number:03}", "instruction": text, "response": "It is so.", "usable": number != 0}
-        for number, text in enumerate(texts)
+        {"response_id": f"r-{number:03}", "instruction": text, "response": answer, "usable": number != 0}
+        for number, (text, answer) in enumerate(zip(texts, responses or varied(len(texts)), strict=True))
         if text is not None
     ]
     inputs = {
@@ -80,6 +81,19 @@ def test_each_gate_names_its_figure_and_its_setting(file_store: Store) -> None:
     assert "diversity.most_in_one_cluster" in text and "one cluster holds 100%" in text
     off = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0}
     assert checked(file_store, [*COLLAPSED], **off).manifest.figures["largest_cluster"] == 1
+
+
+def test_responses_that_are_too_alike_are_a_collapse_of_their_own(file_store: Store) -> None:
+    texts: list[str | None] = [*varied()]
+    text = stopped(file_store, texts, responses=["It is so."] * len(texts))
+    assert "diversity.least_distinct: the teacher's responses are too alike" in text
+    # What comes behind the beginning, and several answers to one question, say nothing of it.
+    tails = [f"{answer} {'and so on ' * 50}" for answer in varied()]
+    figures = checked(file_store, texts, responses=tails, response_words=9).manifest.figures
+    assert figures["responses"]["distinct"]["2"] > 0.5 and figures["responses"]["texts"] == 39
+    same: list[str | None] = ["Name a bird that sings."] * 40
+    off = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0}
+    assert checked(file_store, same, **off).manifest.figures["responses"]["texts"] == 1
 
 
 def test_few_texts_are_measured_and_not_judged(file_store: Store) -> None:

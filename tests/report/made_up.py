@@ -179,12 +179,15 @@ class _Maker:
         rows = self._rows(branch, "responses")
         contaminated = {"response_id": rows[0]["response_id"], "column": "instruction"}
         contaminated |= {"evaluation": "reference heldout", "run": "because of the <tide> and the moon"}
-        figures = {
+        figures: Figures = {
             "texts": 140, "distinct": {"1": 0.31, "2": 0.62, "3": 0.8}, "self_rouge": 0.41, "clusters": 77,
             "largest_cluster": 0.08, "rows": len(rows), "contaminated": 1, "contaminated_share": 1 / len(rows),
             "contaminated_by": {"reference heldout": 1, "reference probe": 2},
             "like_probe": 2,
         }  # fmt: skip
+        figures["responses"] = {
+            name: figures[name] for name in ("texts", "distinct", "self_rouge", "clusters", "largest_cluster")
+        }
         inputs = {"instructions": f"{branch}.instructions", "rows": f"{branch}.responses", "reference": "prepare"}
         self.add(f"{branch}.diversity", inputs, {"contaminated": [contaminated]}, figures)
 

@@ -20,7 +20,7 @@ def section(nodes: Nodes) -> Section:
     table = Table(
         "What the teacher wrote, before duplicates are taken out",
         ["data", "texts compared", "distinct-1", "distinct-2", "distinct-3", "self-ROUGE", "clusters", "largest"],
-        [_row(node) for node in found],
+        [row for node in found for row in _rows(node)],
         numeric=range(1, 8),
     )
     overlap = Table(
@@ -37,16 +37,22 @@ def section(nodes: Nodes) -> Section:
     text = [
         "distinct-n is the share of distinct runs of n words; self-ROUGE the mean ROUGE-L of a text with the nearest "
         "other one; a cluster holds the texts that resemble its first one. All depend on how many texts are compared, "
-        "so only equal numbers can be. A trained teacher that lost variety against the unmodified one has begun to "
-        "collapse.",
+        "so only equal numbers can be. Of responses, one to each instruction and its beginning are compared. A trained "
+        "teacher that lost variety against the unmodified one has begun to collapse.",
     ]
     return Section("diversity", TITLE, text, blocks, {"data": {node.name: _numbers(node) for node in found}})
 
 
-def _row(node: Node) -> list[str]:
-    figures = node.figures
+def _rows(node: Node) -> list[list[str]]:
     return [
-        _short(node),
+        _row(f"{_short(node)}, instructions", node.figures),
+        _row(f"{_short(node)}, responses", node.figures["responses"]),
+    ]
+
+
+def _row(name: str, figures: dict[str, Any]) -> list[str]:
+    return [
+        name,
         count(figures["texts"]),
         *(fixed(figures["distinct"][n], 2) for n in ("1", "2", "3")),
         fixed(figures["self_rouge"], 2),
@@ -73,6 +79,7 @@ def _numbers(node: Node) -> dict[str, Any]:
         "self_rouge",
         "clusters",
         "largest_cluster",
+        "responses",
         "rows",
         "contaminated",
         "contaminated_by",

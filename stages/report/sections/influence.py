@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
+from itertools import combinations
 from statistics import median, pstdev
 from typing import Any
 
@@ -16,6 +18,7 @@ from stages.report.words import common_exponent, count, fixed, percent, plural, 
 
 TITLE = "Influence before and after"
 _COLUMNS = ("prompt_id", "score", "tie")
+_ROUND = re.compile(r"it\d+\.")
 
 
 def section(nodes: Nodes, branches: Branches) -> Section:
@@ -74,7 +77,37 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         text.append(
             "Not both the unmodified and the trained teacher's data have scores, so there is no before and after."
         )
-    return Section("influence", TITLE, text, [figure, shares, table], numbers)
+    blocks: list[Figure | Table] = [figure, shares, table]
+    apart = _differences(scored, branches)
+    if apart:
+        blocks.append(_apart(apart))
+        numbers["differences"] = [
+            {"first": _short(first), "second": _short(second), **asdict(each.interval), "paired_prompts": each.prompts}
+            for first, second, each in apart
+        ]
+    return Section("influence", TITLE, text, blocks, numbers)
+
+
+def _differences(scored: dict[str, Scores], branches: Branches) -> list[tuple[str, str, Difference]]:
+    """The final data of every two branches, the first minus the second; the main branch first."""
+    final = [name for name in scored if not _ROUND.match(name) and name.count(".") == 1]
+    final.sort(key=lambda name: name != f"{branches.main}.influence")
+    return [(first, second, difference(scored[second], scored[first])) for first, second in combinations(final, 2)]
+
+
+def _apart(found: list[tuple[str, str, Difference]]) -> Table:
+    exponent = common_exponent([each for _, _, moved in found for each in (moved.interval.low, moved.interval.high)])
+
+    def row(first: str, second: str, moved: Difference) -> list[str]:
+        low, value, high = (
+            fixed(each / 10.0**exponent, 3) for each in (moved.interval.low, moved.interval.value, moved.interval.high)
+        )
+        return [f"{_short(first)} − {_short(second)}", value, f"{low} … {high}", count(moved.prompts or 0)]
+
+    title = f"Differences of mean influence between final data{unit(exponent)}; 0 prompts: not paired"
+    return Table(
+        title, ["data", "difference", "95 % interval", "shared prompts"], [row(*each) for each in found], (1, 2, 3)
+    )
 
 
 def _short(name: str) -> str:
