@@ -159,14 +159,13 @@ def _judged(graph: Graph, node: Node) -> Asked | None:
 def _harness(graph: Graph, node: Node) -> Asked | None:
     """Nothing is written where a task has choices, as the bundled one: the student reads each behind its question."""
     settings: Any = node.settings
-    documents = [documents_of(task, settings) for task in settings.tasks]
-    known = [each for each in documents if each is not None]
-    if len(known) < len(documents):
+    documents = documents_of(settings)
+    if documents is None:
         return None
     students = sum(name.startswith("student.") for name in node.inputs)
-    calls = students * sum(known) * _CHOICES
+    calls = students * documents * _CHOICES
     prompt = (1 + (settings.fewshot or 0)) * QUESTION_TOKENS
-    told = f"{students} students x {sum(known)} documents x {_CHOICES} choices"
+    told = f"{students} students x {documents} documents x {_CHOICES} choices"
     return Asked(node.name, calls, calls * prompt, 0, told)
 
 

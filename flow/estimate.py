@@ -79,8 +79,8 @@ def _rows_in(graph: Graph, node: Node) -> int | None:
         return rows.scored if rows else None
     if node.stage == "harness":
         settings: Any = node.settings
-        documents = [documents_of(task, settings) for task in settings.tasks]
-        return None if None in documents else len(node.inputs) * sum(each or 0 for each in documents)
+        documents = documents_of(settings)
+        return None if documents is None else len(node.inputs) * documents
     return _trained_rows(graph, node)
 
 

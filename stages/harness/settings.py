@@ -40,13 +40,18 @@ class HarnessSettings(StageSettings):
     chunk_rows: int = resource(1, ge=1, description="student and task pairs committed as one")
 
 
-def documents_of(task: str, settings: HarnessSettings) -> int | None:
-    """Documents of a task, as far as can be told without lm-eval: those of a bundled one."""
+def documents_of(settings: HarnessSettings) -> int | None:
+    """Documents that each student is asked of; None where a task is not bundled, since only lm-eval knows its own."""
+    counts = [_bundled_documents(task, settings.limit) for task in settings.tasks]
+    return None if None in counts else sum(filter(None, counts))
+
+
+def _bundled_documents(task: str, limit: int | None) -> int | None:
     rows = BUNDLED / f"{task}.jsonl"
     if not rows.is_file():
         return None
     count = sum(bool(line.strip()) for line in rows.read_text(encoding="utf-8").splitlines())
-    return min(count, settings.limit or count)
+    return min(count, limit or count)
 
 
 SPEC = StageSpec(

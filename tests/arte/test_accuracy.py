@@ -42,9 +42,8 @@ def test_accuracy_by_task_category_and_over_all_with_what_could_not_be_parsed(fi
     assert overall["accuracy"] == pytest.approx(1 / 5) and overall["questions"] == 10 and overall["unparsed"] == 5
     assert overall["low"] < overall["accuracy"] < overall["high"]
     assert found(made, "base", 3, "all")["accuracy"] == pytest.approx(1 / 2)
-    assert found(made, "tailored", 0, "all")["low"] == pytest.approx(
-        0.025 ** (1 / 10)
-    )  # ten right answers are no proof
+    # Ten right answers are no proof.
+    assert found(made, "tailored", 0, "all")["low"] == pytest.approx(0.025 ** (1 / 10))
 
 
 def test_a_difference_is_paired_by_question(file_store: Store) -> None:

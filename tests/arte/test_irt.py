@@ -61,6 +61,13 @@ def test_no_neighbour_of_the_fit_explains_the_answers_better() -> None:
             assert posterior_of(right, *moved) < best
 
 
+def test_the_order_of_persons_changes_no_estimate() -> None:
+    _, _, _, right = simulated(persons=60, items=8)
+    found, again = fit(right), fit(right[::-1])
+    assert np.allclose(found.discrimination, again.discrimination, atol=1e-2)
+    assert np.allclose(found.abilities, again.abilities[::-1], atol=1e-2)
+
+
 def test_an_item_that_everybody_answers_alike_has_no_estimate_and_moves_no_other() -> None:
     _, _, _, right = simulated(persons=100, items=6)
     with_alike = np.column_stack([right, np.ones(100, bool), np.zeros(100, bool)])

@@ -1,14 +1,10 @@
 """vLLM itself, on a tiny random Llama: in a process of its own, since it changes torch for good."""
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.support import REPOSITORY, tiny_llama
+from tests.support import in_own_process, tiny_llama
 
 SCRIPT = """
 import json, sys, time
@@ -44,7 +40,6 @@ Path(sys.argv[2]).write_text(json.dumps({
     "mark": mark, "stopped": asdict(stopped[0]), "prompt_tokens": len(prompt.token_ids),
 }))
 """
-TIMEOUT_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +47,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("vllm")
     # heads of 64: vLLM's CPU attention has none of 8
     model = tiny_llama(folder / "model", hidden=128, heads=2)
-    (folder / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, folder / "script.py", model, folder / "told.json"],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "told.json").read_text())
+    return in_own_process(SCRIPT, folder, model)
 
 
 def test_equal_seeds_give_equal_text_and_others_another(told: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.harness.adapter import bundled, read
 from stages.harness.settings import BUNDLED
-from tests.support import REPOSITORY, model_input, publish, run_stage, tiny_llama
+from tests.support import in_own_process, model_input, publish, run_stage, tiny_llama
 
 
 def sample(number: int, *, filter: str = "none", **metrics: Any) -> dict[str, Any]:
@@ -107,19 +105,8 @@ Path(sys.argv[2]).write_text(json.dumps(found))
 
 
 def test_vllm_and_transformers_answer_alike(tmp_path: Path) -> None:
-    """In a process of its own, since vLLM changes torch for good."""
     model = tiny_llama(tmp_path / "model", hidden=128, heads=2)  # vLLM's CPU attention has no heads of 8
-    (tmp_path / "script.py").write_text(BACKENDS)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py", model, tmp_path / "found.json"],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = in_own_process(BACKENDS, tmp_path, model)
     assert len(found["vllm"]) == 8 and found["vllm"] == found["hf"]
 
 
