@@ -11,10 +11,9 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from stages.contract.artifact import Artifact
 from stages.contract.canonical import digest
@@ -42,13 +41,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def missing(what: str, why: str) -> NoReturn:
-    """Skips a test that needs `what` of this machine; fails it where MONTESSORI_REQUIRE (a,b,…) names that."""
-    if what in os.environ.get("MONTESSORI_REQUIRE", "").split(","):
-        pytest.fail(f"{why}; MONTESSORI_REQUIRE names {what}")
-    pytest.skip(why)
 
 
 def in_own_process(script: str, folder: Path, *arguments: object, timeout: float = 900) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import missing
+from tests.required import missing
 
 CHART = Path(__file__).resolve().parents[2] / "charts/montessori"
 OLDEST = "1.33.0"  # of the Kubernetes versions that the chart is for

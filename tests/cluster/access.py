@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from tests.support import missing
+from tests.required import missing
 
 CONTEXT_VARIABLE = "MONTESSORI_KUBE_CONTEXT"  # which context of KUBECONFIG; the current one if unset
 ADVICE = "make kind-up makes one here and says what to export; KUBECONFIG names any other"

