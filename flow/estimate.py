@@ -18,6 +18,7 @@ from flow.asked import asked_of
 from flow.cost import parameters, probe_costs, reference_rows, speed
 from flow.counts import EXAMPLE_TOKENS, TEMPLATE_TOKENS, Rows, rows_of, source
 from flow.graph import Edge, Graph, Node
+from stages.budget.settings import OWN
 from stages.contract.manifest import Manifest
 from stages.harness.settings import documents_of
 from stages.models.settings import ModelSource
@@ -144,7 +145,7 @@ def _made(graph: Graph, node: Node) -> Rows | None:
     """The rows that a training reads, through a budget if need be."""
     rows = source(graph, node, "rows")
     if rows.stage == "budget":
-        own = next(name for name in rows.inputs if name.startswith("own."))
+        own = next(name for name in rows.inputs if name.startswith(OWN))
         rows = source(graph, rows, own)
     return rows_of(graph, rows)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source, upstream
+from stages.budget.settings import OWN
 from stages.contract.spec import StageSettings
 
 
@@ -34,7 +35,7 @@ def budgeted(builder: Builder, datasets: Mapping[str, Edge], final: Sequence[str
         for name in datasets:
             every |= _costs(builder, name, [f"{name}.{stage}" for stage in final])
     return {
-        name: builder.add(f"{name}.budget", "budget", {f"own.{name}": rows, **every}) for name, rows in datasets.items()
+        name: builder.add(f"{name}.budget", "budget", {f"{OWN}{name}": own, **every}) for name, own in datasets.items()
     }
 
 

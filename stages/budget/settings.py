@@ -9,6 +9,7 @@ from pydantic import Field
 from stages.contract.spec import StageSettings, StageSpec, resource
 
 Match = Literal["rows", "tokens", "device_seconds", "none"]
+OWN = "own."  # the one input whose rows are cut; the `branch.` inputs are what all branches have
 
 
 class BudgetSettings(StageSettings):
@@ -33,6 +34,6 @@ SPEC = StageSpec(
     version=1,
     settings=BudgetSettings,
     about="cut a branch's training rows to the budget that all branches can afford",
-    inputs=("own.*", "branch.*"),
+    inputs=(f"{OWN}*", "branch.*"),
     optional=("before.*", "final.*"),
 )

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.budget.afford import Budget, Spent, equal_rows, equal_seconds, equal_tokens
-from stages.budget.settings import BudgetSettings
+from stages.budget.settings import OWN, BudgetSettings
 from stages.contract.context import StageContext
 from stages.contract.errors import bad_settings, gate
 
 
 def run(context: StageContext) -> None:
     settings: BudgetSettings = context.settings
-    own = context.names("own.")[0]
-    name = own.removeprefix("own.")
+    own = context.names(OWN)[0]
+    name = own.removeprefix(OWN)
     branches = [each.removeprefix("branch.") for each in context.names("branch.")]
     context.progress.begin(len(branches), unit="branches", phase="counting")
     with context.meter.phase("compute"):

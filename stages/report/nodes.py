@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from stages.budget.settings import OWN
 from stages.contract.artifact import Artifact
 from stages.contract.ledger import Ledger
 from stages.contract.manifest import ROWS, Manifest
 
 Row = dict[str, Any]
-OWN_ROWS = "own."  # input of `budget`
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,7 @@ class Nodes:
         for node in reversed(list(self)):
             if node.name in wanted:
                 inputs = self.inputs(node.name)
-                wanted.update(
-                    each.name for each, given in inputs if node.stage != "budget" or given.startswith(OWN_ROWS)
-                )
+                wanted.update(each.name for each, given in inputs if node.stage != "budget" or given.startswith(OWN))
         return [node for node in self if node.name in wanted]
 
 
