@@ -37,7 +37,7 @@ class RepliesSettings(GenerationSettings):
 
 SPEC = StageSpec(
     name="replies",
-    version=2,
+    version=3,
     settings=RepliesSettings,
     about="a student answers the questions that it is judged on",
     inputs=("questions", "model"),

@@ -16,6 +16,9 @@ from stages.generation.teacher import Generator
 from stages.replies.settings import RepliesSettings
 
 INPUT = "model"
+# A student without a chat template may not end its turn: what it asks itself next, as it was trained to read questions,
+# is no part of its answer. Nothing else ends one: unlike a task's answer, a reply may have a line "Question:" in it.
+_NEXT_TURN = "\n### Instruction:"
 SCHEMA = pa.schema(
     [
         ("question_id", pa.string()),
@@ -33,7 +36,7 @@ SCHEMA = pa.schema(
 
 def run(context: StageContext) -> None:
     settings: RepliesSettings = context.settings
-    student = Generator(context, INPUT, settings.engine, settings.system)
+    student = Generator(context, INPUT, settings.engine, settings.system, plain=True)
     for chunk in context.chunks(context.table("questions"), unit="questions"):
         questions = chunk.rows.to_pylist()
         rows = _answered(questions, student, settings)
@@ -57,12 +60,11 @@ def _answered(
             text = question["turns"][turn]
             talks[place] += [{"role": "user", "content": text}] if turn else list(chat(text, settings.system))
             seed = sampling_seed("reply", settings.seed, question["question_id"], turn)
-            requests.append(
-                Request(student.conversation(talks[place]), seed, settings.sampling_of(question["category"]))
-            )
+            sampling = settings.sampling_of(question["category"])
+            requests.append(Request(student.conversation(talks[place]), seed, sampling, stop=(_NEXT_TURN,)))
         for place, completion in zip(asked, student.generate(requests), strict=True):
-            talks[place].append({"role": "assistant", "content": completion.text.strip()})
             rows.append(_row(questions[place], turn, completion))
+            talks[place].append({"role": "assistant", "content": rows[-1]["answer"]})
     order = {each["question_id"]: place for place, each in enumerate(questions)}
     return sorted(rows, key=lambda row: (order[row["question_id"]], row["turn"]))
 
@@ -76,7 +78,7 @@ def _row(question: dict[str, Any], turn: int, completion: Completion) -> dict[st
         "question": question["turns"][turn],
         "reference": references[turn] if references else None,
         "difficulty": question["difficulty"],
-        "answer": completion.text.strip(),
+        "answer": completion.text.removesuffix(_NEXT_TURN).strip(),
         "finish_reason": completion.finish_reason,
         "output_tokens": completion.output_tokens,
     }

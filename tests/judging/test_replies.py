@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
-from tests.generation.inputs import REMOTE, remote
+from tests.generation.inputs import LOCAL, REMOTE, remote
 from tests.generation.server import Answer, says, serving
-from tests.support import artifact_input, publish, run_stage
+from tests.support import artifact_input, model_input, publish, run_stage
 
 TALK = {"question_id": 81, "category": "math", "turns": ["Two and two?", "And twice that?"], "reference": ["4", "8"]}
 
@@ -102,3 +103,26 @@ def test_the_second_turn_sees_the_first_and_its_answer(file_store: Store, tmp_pa
     assert [each["role"] for each in last["messages"]] == ["user", "assistant", "user"]
     assert {body["temperature"] for body in server.bodies if "Two" in body["messages"][0]["content"]} == {0.0}
     assert {body["temperature"] for body in server.bodies if "Alone" in body["messages"][0]["content"]} == {0.7}
+
+
+def test_a_base_model_without_a_chat_template_is_asked_in_plain_text(
+    file_store: Store, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    (base / "chat_template.jinja").unlink()
+    questions = artifact_input(run_stage(file_store, "evalset", written(tmp_path, TALK)))
+    inputs: dict[str, Any] = {"questions": questions, "model": model_input(base)}
+    settings = {"engine": LOCAL["engine"], "sampling": {"max_tokens": 4}}
+    assert run_stage(file_store, "replies", settings, inputs).table()["turn"].to_pylist() == [1, 2]
+
+
+def test_the_turn_that_a_student_without_end_begins_next_is_no_part_of_its_answer(
+    file_store: Store, tmp_path: Path
+) -> None:
+    own = "A quiz:\nQuestion: What is four?\nQ: And eight?"
+    questions = artifact_input(run_stage(file_store, "evalset", written(tmp_path, TALK)))
+    with serving(lambda *_: says(f"{own}\n\n### Instruction:\nTwo and three?\n\n### Response:\nFive.")) as server:
+        inputs: dict[str, Any] = {"questions": questions, "model": REMOTE}
+        made = run_stage(file_store, "replies", {"engine": remote(server.url)}, inputs)
+    assert made.table()["answer"].to_pylist() == [own, own]
+    assert [body["messages"][1]["content"] for body in server.bodies if len(body["messages"]) > 1] == [own]
