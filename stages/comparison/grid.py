@@ -1,4 +1,4 @@
-"""Rows of judgements as arrays: the same questions for every student, one line a training seed.
+"""Rows of judgements as arrays: questions in one order for every student, one line a training seed.
 
 Shapes: N training seeds, R questions.
 """
@@ -10,27 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.evaluate.bootstrap import Floats
 
 Row = Mapping[str, Any]
+Chosen = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values [N, R] by student over the questions that every student and seed has a value for.
+    """Values [N, R] by student.
 
     Attributes:
+        values: not a number where a training seed has none for a question, such as one whose verdict could not be read.
         items: the R questions, in order.
-        left_out: questions that some student or seed has no value for, such as an answer of the judge that could not be
-            read: they count for nobody.
-        silent: students without any value, who are in no column.
     """
 
     values: Mapping[str, Floats]
     items: tuple[str, ...]
-    left_out: int
-    silent: tuple[str, ...] = ()
+
+    def known(self) -> dict[str, Chosen]:
+        """By student the questions [R] that count for it: those that all its training seeds have a value for."""
+        return {student: np.asarray(~np.isnan(each_NR).any(axis=0)) for student, each_NR in self.values.items()}
 
 
 def grid(rows: Iterable[Row], item: str, value: str) -> Grid:
@@ -42,12 +44,8 @@ def grid(rows: Iterable[Row], item: str, value: str) -> Grid:
         of_seed = found.setdefault(row["student"], {}).setdefault(row["seed"], {})
         if row[value] is not None:
             of_seed[str(row[item])] = float(row[value])
-    silent = tuple(student for student, seeds in found.items() if not any(seeds.values()))
-    found = {student: seeds for student, seeds in found.items() if student not in silent}
-    replicas = [each for seeds in found.values() for each in seeds.values()]
-    items = tuple(name for name in every if all(name in each for each in replicas)) if replicas else ()
     values = {
-        student: np.array([[each[name] for name in items] for each in seeds.values()], dtype=np.float64)
+        student: np.array([[each.get(name, np.nan) for name in every] for each in seeds.values()], dtype=np.float64)
         for student, seeds in found.items()
     }
-    return Grid(values, items, len(every) - len(items), silent)
+    return Grid(values, tuple(every))

@@ -1,23 +1,28 @@
 """One measure of all students: values, and their paired resamples.
 
+A question counts for a student if all its training seeds have a value for it, so what a judge's answer that could not
+be read costs one student costs no other. Two students are compared on the questions that count for both.
+
 Shapes: N training seeds, R questions, S resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
 
-from stages.comparison.grid import Grid, Row, grid
+from stages.comparison.grid import Chosen, Grid, Row, grid
 from stages.comparison.length import at_equal_length, features, fit
 from stages.comparison.settings import ComparisonSettings
 from stages.evaluate.bootstrap import Floats, PairedBootstrap, token_mean
 
 Better = Literal["lower", "higher"]
+Scorer = Callable[[str, Chosen], "Score"]  # a student on the chosen of the R questions
 _PER_CENT = (0.0, 100.0)
 
 
@@ -40,7 +45,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the table: a measure of every student that has one. `note` says what is to be known of it."""
+    """A column of the table: a measure of every student that has one.
+
+    Attributes:
+        scores: of each student on all questions that count for it.
+        note: what is to be known of it.
+        paired: two students' scores on the questions that count for both, None where there is none; where it is not
+            given, all questions count for every student.
+    """
 
     name: str
     title: str
@@ -48,26 +60,59 @@ class Measure:
     decimals: int
     scores: Mapping[str, Score]
     note: str = ""
+    paired: Callable[[str, str], tuple[Score, Score] | None] | None = None
+
+    def pair(self, first: str, second: str) -> tuple[Score, Score] | None:
+        """The two on the same questions."""
+        if self.paired is not None:
+            return self.paired(first, second)
+        return self.scores[first], self.scores[second]
 
 
 def bootstrap(settings: ComparisonSettings, rows: int) -> PairedBootstrap:
     return PairedBootstrap(rows, resamples=settings.resamples, confidence=settings.confidence, seed=settings.seed)
 
 
+def measured(
+    name: str,
+    title: str,
+    better: Better,
+    decimals: int,
+    known: Mapping[str, Chosen],
+    score: Scorer,
+    note: str,
+) -> Measure | None:
+    """A measure out of the questions [R] that count for each student; None where none counts for anybody."""
+    known = {student: each_R for student, each_R in known.items() if each_R.any()}
+    scores = {student: score(student, each_R) for student, each_R in known.items()}
+
+    @cache
+    def beside(student: str, other: str) -> Score:
+        shared_R = known[student] & known[other]
+        return scores[student] if np.array_equal(known[student], shared_R) else score(student, shared_R)
+
+    def paired(first: str, second: str) -> tuple[Score, Score] | None:
+        if not (known[first] & known[second]).any():
+            return None
+        return beside(first, second), beside(second, first)
+
+    return Measure(name, title, better, decimals, scores, note, paired) if scores else None
+
+
 def losses(rows: Iterable[Row], settings: ComparisonSettings) -> Measure | None:
     """Held-out loss per token, from the rows of `evaluate`. Unequal tokenizers are unequal units."""
     listed = list(rows)
     nll, tokens = grid(listed, "ref_id", "nll"), grid(listed, "ref_id", "tokens")
-    if not nll.items:
-        return None
-    draw = bootstrap(settings, len(nll.items))
-    scores = {}
-    for student, nll_NR in nll.values.items():
-        tokens_R = tokens.values[student][0].astype(np.int64)
+
+    def score(student: str, chosen_R: Chosen) -> Score:
+        nll_NR = nll.values[student][:, chosen_R]
+        tokens_R = tokens.values[student][0, chosen_R].astype(np.int64)
         value = token_mean(nll_NR.mean(axis=0), tokens_R)
-        resampled = draw.replica_means(student, nll_NR, tokens_R)
-        scores[student] = Score(value, resampled, len(nll.items), len(nll_NR), str(crc32(tokens_R.tobytes())))
-    return Measure("loss", "held-out loss", "lower", 4, scores, "nats per token, on reference rows that nothing saw")
+        resampled = bootstrap(settings, len(tokens_R)).replica_means(student, nll_NR, tokens_R)
+        return Score(value, resampled, len(tokens_R), len(nll_NR), str(crc32(tokens_R.tobytes())))
+
+    note = "nats per token, on reference rows that nothing saw"
+    return measured("loss", "held-out loss", "lower", 4, nll.known(), score, note)
 
 
 def means(
@@ -83,21 +128,24 @@ def means(
 ) -> Measure | None:
     """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares, and no value
     of a question lies outside `within`."""
-    if not values.items:
-        return None
-    draw = bootstrap(settings, len(values.items))
-    ones_R = np.ones(len(values.items), dtype=np.int64)
-    scores = {
-        student: Score(
+    note = " ".join(filter(None, [note, _left_out(values)]))
+    return measured(name, title, "higher", decimals, values.known(), _mean(values, settings, factor, within), note)
+
+
+def _mean(values: Grid, settings: ComparisonSettings, factor: float, within: tuple[float, float] | None) -> Scorer:
+    def score(student: str, chosen_R: Chosen) -> Score:
+        each_NR = values.values[student][:, chosen_R]
+        seeds, questions = each_NR.shape
+        ones_R = np.ones(questions, dtype=np.int64)
+        return Score(
             factor * float(each_NR.mean()),
-            factor * draw.replica_means(student, each_NR, ones_R),
-            len(values.items),
-            len(each_NR),
+            factor * bootstrap(settings, questions).replica_means(student, each_NR, ones_R),
+            questions,
+            seeds,
             within=None if within is None else (factor * within[0], factor * within[1]),
         )
-        for student, each_NR in values.values.items()
-    }
-    return Measure(name, title, "higher", decimals, scores, " ".join(filter(None, [note, _left_out(values)])))
+
+    return score
 
 
 def grades(rows: Iterable[Row], settings: ComparisonSettings) -> Measure | None:
@@ -134,7 +182,7 @@ def benchmarks(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measur
     for task, of_task in by_task.items():
         values, metric = grid(of_task, "document", "value"), of_task[0]["metric"]
         note = f"{metric} in per cent, over {len(values.items)} documents."
-        shares = all(each_NR.min() >= 0 and each_NR.max() <= 1 for each_NR in values.values.values())
+        shares = all(np.nanmin(each_NR) >= 0 and np.nanmax(each_NR) <= 1 for each_NR in values.values.values())
         within = (0.0, 1.0) if shares else None  # a metric may be of any size
         measure = means(f"harness_{task}", task, values, settings, decimals=1, factor=100, within=within, note=note)
         if measure is not None:
@@ -146,23 +194,25 @@ def win_rates(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measure
     """Length-controlled and plain win rate against the baseline, from the rows of `winrate`."""
     pairs = preferences(rows)
     preferred, delta = grid(pairs, "question_id", "preference"), grid(pairs, "question_id", "delta")
-    against = f"against {settings.baseline}"
-    note = f"per cent {against}."
-    plain = means("winrate", "win rate", preferred, settings, decimals=1, factor=100, within=(0, 1), note=note)
-    if plain is None:
+    known = preferred.known()
+    if not any(each_R.any() for each_R in known.values()):
         return []
-    places = [delta.items.index(each) for each in preferred.items]
+    known[settings.baseline] = np.ones(len(preferred.items), dtype=np.bool_)
     difficulty_R = _difficulties(pairs, preferred.items)
-    controlled = {
-        student: _controlled(student, y_NR, delta.values[student][:, places], difficulty_R, settings)
-        for student, y_NR in preferred.values.items()
-    }
     term = "" if difficulty_R is not None else ", without its term for difficulty, which not all questions bring"
-    note = " ".join(
-        filter(None, [f"per cent {against}, at equal length (AlpacaEval 2's regression{term}).", _left_out(preferred)])
-    )
-    measured = Measure("lc_winrate", "LC win rate", "higher", 1, controlled, note)
-    return [_with_baseline(each, settings) for each in (measured, plain)]
+    left_out = _left_out(preferred)
+
+    def controlled(student: str, chosen_R: Chosen) -> Score:
+        y_NR, delta_NR = (values.values[student][:, chosen_R] for values in (preferred, delta))
+        return _controlled(student, y_NR, delta_NR, None if difficulty_R is None else difficulty_R[chosen_R], settings)
+
+    def column(name: str, title: str, score: Scorer, how: str) -> Measure | None:
+        note = f"per cent against {settings.baseline}{how}. {left_out}".rstrip()
+        return measured(name, title, "higher", 1, known, _with_baseline(score, settings), note)
+
+    plain = column("winrate", "win rate", _mean(preferred, settings, factor=100, within=(0, 1)), "")
+    how = f", at equal length (AlpacaEval 2's regression{term})"
+    return [each for each in (column("lc_winrate", "LC win rate", controlled, how), plain) if each is not None]
 
 
 def preferences(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -223,19 +273,24 @@ def _controlled(
     return Score(100 * float(value), 100 * resampled, questions, seeds, within=_PER_CENT)
 
 
-def _with_baseline(measure: Measure, settings: ComparisonSettings) -> Measure:
+def _with_baseline(score: Scorer, settings: ComparisonSettings) -> Scorer:
     """The baseline against itself is 50 by construction."""
-    first = next(iter(measure.scores.values()))
-    half = Score(50.0, np.full(settings.resamples, 50.0), first.items, 1, within=(50.0, 50.0))
-    scores = {**measure.scores, settings.baseline: half}
-    return Measure(measure.name, measure.title, measure.better, measure.decimals, scores, measure.note)
+
+    def scored(student: str, chosen_R: Chosen) -> Score:
+        if student != settings.baseline:
+            return score(student, chosen_R)
+        return Score(50.0, np.full(settings.resamples, 50.0), int(chosen_R.sum()), 1, within=(50.0, 50.0))
+
+    return scored
 
 
 def _left_out(values: Grid) -> str:
-    told = [f"{name} has no value for any question and is in no cell." for name in values.silent]
-    if values.left_out:
-        total = values.left_out + len(values.items)
-        told.append(
-            f"{values.left_out} of {total} questions count for nobody: a student or seed has no value for them."
-        )
-    return " ".join(told)
+    counts = {student: int(each_R.sum()) for student, each_R in values.known().items()}
+    fewer = [f"{number} for {student}" for student, number in counts.items() if number < len(values.items)]
+    if not fewer:
+        return ""
+    silent = [f" {student} is in no cell." for student, number in counts.items() if not number]
+    return (
+        f"Of {len(values.items)} questions count {', '.join(fewer)}: those with a value for each of its training "
+        f"seeds. Two students are compared on what counts for both.{''.join(silent)}"
+    )

@@ -27,7 +27,7 @@ class ComparisonSettings(StageSettings):
 
 SPEC = StageSpec(
     name="comparison",
-    version=2,
+    version=3,
     settings=ComparisonSettings,
     about="all students by all measures, with paired intervals",
     optional=("losses", "winrate", "mtbench", "harness", "accuracy"),

@@ -1,7 +1,7 @@
 """comparison: losses, verdicts, grades, benchmarks → tables cells and differences.
 
-Every measure is resampled by question and training seed with the same draws for all students, so that two students
-are judged question by question.
+Every measure is resampled by question and training seed with the same draws for any two students, so that they are
+judged question by question. A measure that no question counts for has no column; the figures say so.
 """
 
 from __future__ import annotations
@@ -54,16 +54,17 @@ def run(context: StageContext) -> None:
         rows: Rows = [row for row in context.table(name).to_pylist() if row["student"] not in settings.left_out]
         with context.meter.phase("compute"):
             found = _KINDS[name](rows, settings)
-        if not found:
-            raise bad_data(
-                f"no question has a value of every student in {name}, of {len(rows)} rows",
-                where=context.task.inputs[name].digest,
-                hint=f"see the reasons in that node's rows: {dict(_reasons(rows))}",
-            )
         measures += found
-        read[name] = {"rows": len(rows), "reasons": dict(_reasons(rows))}
+        read[name] = {"rows": len(rows), "reasons": dict(_reasons(rows)), "columns": len(found)}
         context.meter.count(rows_in=len(rows), rows_kept=len(rows))
         context.progress.advance()
+    if not measures:
+        reasons = {name: each["reasons"] for name, each in read.items()}
+        raise bad_data(
+            f"no question counts for any student in {' or '.join(given)}",
+            where=context.task.key,
+            hint=f"see the reasons in those nodes' rows: {reasons}",
+        )
     marker = Marker(settings)
     made = [row for measure in measures for row in cells(measure, settings.baseline, marker)]
     told = [row for measure in measures for row in differences(measure, marker)]

@@ -38,6 +38,7 @@ DIFFERENCES = pa.schema(
         ("value", pa.float64()),
         ("low", pa.float64()),
         ("high", pa.float64()),
+        ("items", pa.int64()),
     ]
 )
 Row = dict[str, Any]
@@ -69,11 +70,15 @@ class Marker:
         widest = first.within[0] - theirs[1], first.within[1] - theirs[0]
         return bounded(found, first.items, self._bootstrap.tail, widest)
 
-    def alike(self, first: Score, second: Score) -> bool:
-        """Whether the two cannot be told apart; by fewer than six questions nobody can, as with a sign test. Those
-        without a common unit are no likeness."""
-        found = self.difference(first, second)
-        return found is not None and (found.includes_zero or first.items < _FEWEST)
+    def order(self, pair: tuple[Score, Score] | None) -> int | None:
+        """1 where the first can be told to have the higher value, -1 the second, and 0 where the two cannot be told
+        apart: by fewer than six common questions nobody can, as with a sign test. None without a common unit."""
+        if pair is None:
+            return 0
+        found = self.difference(*pair)
+        if found is None:
+            return None
+        return 0 if found.includes_zero or pair[0].items < _FEWEST else 1 if found.low > 0 else -1
 
 
 def cells(measure: Measure, baseline: str, marker: Marker) -> list[Row]:
@@ -81,7 +86,12 @@ def cells(measure: Measure, baseline: str, marker: Marker) -> list[Row]:
     where there is no baseline)."""
     sign = -1 if measure.better == "lower" else 1
     best = max(measure.scores, key=lambda name: sign * measure.scores[name].value)
-    base = measure.scores.get(baseline)
+
+    def like(other: str, student: str, *orders: int) -> bool | None:
+        if student == other or other not in measure.scores:
+            return None
+        return marker.order(measure.pair(other, student)) in orders
+
     rows = []
     for student, score in measure.scores.items():
         interval = marker.interval(score)
@@ -96,19 +106,22 @@ def cells(measure: Measure, baseline: str, marker: Marker) -> list[Row]:
                 "items": score.items,
                 "seeds": score.seeds,
                 "best": student == best,
-                "like_best": None if student == best else marker.alike(score, measure.scores[best]),
-                "like_baseline": None if base is None or student == baseline else marker.alike(score, base),
+                # On the questions of both it may even be better than the best, whose own questions were easier.
+                "like_best": like(best, student, 0, -sign),
+                "like_baseline": like(baseline, student, 0),
             }
         )
     return rows
 
 
 def differences(measure: Measure, marker: Marker) -> list[Row]:
-    """Every two students of a column, the first minus the second."""
+    """Every two students of a column on the questions that count for both, the first minus the second: not always the
+    difference of their cells, which are of all questions that count for each."""
     rows = []
     for first, second in combinations(measure.scores, 2):
-        found = marker.difference(measure.scores[first], measure.scores[second])
-        if found is not None:
+        pair = measure.pair(first, second)
+        found = None if pair is None else marker.difference(*pair)
+        if pair is not None and found is not None:
             rows.append(
                 {
                     "measure": measure.name,
@@ -117,6 +130,7 @@ def differences(measure: Measure, marker: Marker) -> list[Row]:
                     "value": found.value,
                     "low": found.low,
                     "high": found.high,
+                    "items": pair[0].items,
                 }
             )
     return rows

@@ -74,18 +74,61 @@ def test_students_of_different_tokenizers_have_cells_but_no_likeness() -> None:
     assert not any(row["like_best"] for row in cells(measure, "base", MARKER))
 
 
-def test_a_question_without_a_grade_counts_for_nobody_and_is_stated() -> None:
+def test_a_question_without_a_grade_counts_for_the_others_and_is_stated() -> None:
     rows = grades("tailored", 0.5) + grades("self-instruct", 0.0)
     rows[7]["grade"] = None
     measure = measured(rows)
-    assert {score.items for score in measure.scores.values()} == {QUESTIONS - 1}
-    assert "1 of 120 questions count for nobody" in measure.note
+    assert {name: score.items for name, score in measure.scores.items()} == {
+        "tailored": QUESTIONS - 1, "self-instruct": QUESTIONS,
+    }  # fmt: skip
+    assert "Of 120 questions count 119 for tailored: " in measure.note
+    (difference,) = differences(measure, MARKER)
+    assert difference["items"] == QUESTIONS - 1
+
+
+def test_two_students_are_compared_on_what_counts_for_both() -> None:
+    """The judge reads the tailored student's answers to hard questions only: its mean is low, and it is no worse."""
+    rows = grades("tailored", 0.5) + grades("self-instruct", 0.0)
+    hard = set(np.argsort(LEVEL_R)[: QUESTIONS // 2])
+    for n, row in enumerate(rows[:QUESTIONS]):
+        row["grade"] = row["grade"] if n in hard else None
+    measure = measured(rows)
+    found = by_student(measure)
+    assert found["self-instruct"]["best"] and found["self-instruct"]["value"] > found["tailored"]["value"] + 0.5
+    (difference,) = differences(measure, MARKER)
+    assert (difference["value"], difference["items"]) == (pytest.approx(0.5, abs=0.1), QUESTIONS // 2)
+    assert difference["low"] > 0
+    assert found["tailored"]["like_best"] is True and found["tailored"]["like_baseline"] is False
+
+
+def test_students_without_a_question_in_common_cannot_be_told_apart() -> None:
+    rows = grades("tailored", 3.0) + grades("self-instruct", 0.0)
+    for n, row in enumerate(rows):
+        row["grade"] = row["grade"] if (n % QUESTIONS < 60) == (n < QUESTIONS) else None
+    measure = measured(rows)
+    assert differences(measure, MARKER) == []
+    assert by_student(measure)["tailored"]["like_baseline"] is True
+
+
+def test_what_one_student_costs_does_not_add_up_over_students_and_seeds() -> None:
+    """Of five students with three seeds each, every tenth verdict cannot be read."""
+    random, names = np.random.default_rng(3), ["self-reward", "llm2llm", "tailored", "random", "other"]
+    rows = [
+        {**row, "student": name, "seed": seed, "verdict": row["verdict"] if random.random() < 0.9 else None}
+        for name in names
+        for seed in (1, 2, 3)
+        for row in verdicts("any", [("student", "baseline") if n % 3 else ("student", "student") for n in range(200)])
+    ]
+    for measure in win_rates(rows, SETTINGS):
+        assert all(measure.scores[name].items > 80 for name in names)  # 0.9 ** 6 of 200 are 106
+        told = differences(measure, MARKER)
+        assert len(told) == 15 and min(row["items"] for row in told) > 35  # and 0.9 ** 12 are 56
 
 
 def test_a_student_that_could_never_be_read_is_named_and_costs_the_others_nothing() -> None:
     silent = [{**row, "student": "mute", "grade": None} for row in grades("tailored", 0.0)]
     measure = measured([*grades("tailored", 0.0), *silent])
-    assert set(measure.scores) == {"tailored"} and "mute has no value for any question" in measure.note
+    assert set(measure.scores) == {"tailored"} and "mute is in no cell" in measure.note
 
 
 def test_replicas_are_averaged_and_their_spread_widens_the_interval() -> None:
@@ -102,7 +145,7 @@ def test_an_mtbench_question_counts_with_all_its_turns_or_not_at_all() -> None:
     rows = [{"student": "a", "seed": None, "question_id": name, "grade": grade} for name, grade in turns]
     measure = mtbench(rows, SETTINGS)
     assert measure is not None
-    assert measure.scores["a"].value == 7.0 and "1 of 2 questions" in measure.note
+    assert measure.scores["a"].value == 7.0 and "Of 2 questions count 1 for a" in measure.note
 
 
 def verdicts(student: str, outcomes: list[tuple[str | None, str | None]], *, hard: bool = False) -> Rows:
@@ -125,7 +168,7 @@ def test_a_verdict_that_cannot_be_read_is_no_loss() -> None:
     plain = next(each for each in win_rates(rows, SETTINGS) if each.name == "winrate")
     assert plain.scores["tailored"].value == 100.0
     assert plain.scores["tailored"].items == 20
-    assert "20 of 40 questions" in plain.note
+    assert "Of 40 questions count 20 for tailored" in plain.note
 
 
 def test_the_published_difficulty_of_questions_is_used_where_they_bring_it() -> None:

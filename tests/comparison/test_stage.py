@@ -34,7 +34,7 @@ def test_every_measure_that_is_given_becomes_a_column(file_store: Store) -> None
     assert {measure for measure, _ in cells} == {"loss", "lc_winrate", "winrate"}
     assert cells["loss", "tailored"]["seeds"] == 2 and cells["loss", "tailored"]["best"]
     assert cells["winrate", "tailored"]["value"] == 75.0
-    assert made.manifest.figures["read"]["winrate"] == {"rows": 20, "reasons": {"no_verdict": 1}}
+    assert made.manifest.figures["read"]["winrate"] == {"rows": 20, "reasons": {"no_verdict": 1}, "columns": 2}
     told = [(row["measure"], row["first"], row["second"]) for row in made.table("differences").to_pylist()]
     assert ("loss", "base", "tailored") in told and ("winrate", "tailored", "base") in told
 
@@ -46,6 +46,13 @@ def test_judgements_of_which_none_can_be_used_are_bad_data_with_the_reasons(file
     with pytest.raises(StageError, match="'no_verdict': 8") as caught:
         run_stage(file_store, "comparison", SETTINGS, given(file_store, winrate=judged))
     assert caught.value.code == ExitCode.BAD_DATA
+
+
+def test_judgements_of_which_none_can_be_used_cost_the_other_measures_nothing(file_store: Store) -> None:
+    judged = [{**row, "reason": "no_verdict"} for row in verdicts("tailored", [(None, None)] * 4)]
+    made = run_stage(file_store, "comparison", SETTINGS, given(file_store, losses=LOSSES, winrate=judged))
+    assert {row["measure"] for row in made.table("cells").to_pylist()} == {"loss"}
+    assert made.manifest.figures["read"]["winrate"] == {"rows": 8, "reasons": {"no_verdict": 8}, "columns": 0}
 
 
 def test_nothing_to_compare_is_said(file_store: Store) -> None:

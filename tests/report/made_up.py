@@ -279,7 +279,11 @@ class _Maker:
         cells += [_cell("mtbench", name, 2.0, best=False) for name in names[:-1]]
         figures = {
             "baseline": "self-instruct", "confidence": 0.95,
-            "read": {"winrate": {"rows": 62, "reasons": {"no_verdict": 3}}, "losses": {"rows": 93, "reasons": {}}},
+            "read": {
+                "winrate": {"rows": 62, "reasons": {"no_verdict": 3}, "columns": 2},
+                "losses": {"rows": 93, "reasons": {}, "columns": 1},
+                "harness": {"rows": 4, "reasons": {}, "columns": 0},
+            },
         }  # fmt: skip
         self.add("comparison", {"losses": "evaluate"}, {"cells": cells}, figures)
 

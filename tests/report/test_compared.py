@@ -47,3 +47,4 @@ def test_the_html_is_a_page_of_its_own_that_says_what_the_marks_mean(tables: Pat
 def test_the_report_says_how_many_judgements_could_not_be_used(tables: Path) -> None:
     page = Page((tables.parent / "report.html").read_text(encoding="utf-8"))
     assert "winrate: of 62 judgements could not be used: 3 no verdict." in page.text
+    assert "harness: no question counts for any student, so it has no column." in page.text

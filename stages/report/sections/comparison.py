@@ -35,6 +35,8 @@ def _unread(read: dict[str, Any]) -> list[str]:
     """What of a judge's answers could not be read."""
     lines = []
     for name, each in read.items():
+        if not each["columns"]:
+            lines.append(f"{name}: no question counts for any student, so it has no column.")
         if each["reasons"]:
             reasons = ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in each["reasons"].items())
             lines.append(f"{name}: of {each['rows']} judgements could not be used: {reasons}.")
