@@ -122,14 +122,15 @@ def means(
     settings: ComparisonSettings,
     *,
     decimals: int,
+    better: Better = "higher",
     factor: float = 1,
     within: tuple[float, float] | None = None,
     note: str = "",
 ) -> Measure | None:
-    """The mean of a value over questions, higher being better; `factor` 100 makes per cent of shares, and no value
+    """The mean of a value over questions; `factor` 100 makes per cent of shares, and no value
     of a question lies outside `within`."""
     note = " ".join(filter(None, [note, _left_out(values)]))
-    return measured(name, title, "higher", decimals, values.known(), _mean(values, settings, factor, within), note)
+    return measured(name, title, better, decimals, values.known(), _mean(values, settings, factor, within), note)
 
 
 def _mean(values: Grid, settings: ComparisonSettings, factor: float, within: tuple[float, float] | None) -> Scorer:
@@ -180,11 +181,22 @@ def benchmarks(rows: Iterable[Row], settings: ComparisonSettings) -> list[Measur
         by_task.setdefault(row["benchmark"], []).append(row)
     found = []
     for task, of_task in by_task.items():
-        values, metric = grid(of_task, "document", "value"), of_task[0]["metric"]
-        note = f"{metric} in per cent, over {len(values.items)} documents."
+        values = grid(of_task, "document", "value")
+        better: Better = "higher" if of_task[0]["higher_is_better"] else "lower"
         shares = all(np.nanmin(each_NR) >= 0 and np.nanmax(each_NR) <= 1 for each_NR in values.values.values())
-        within = (0.0, 1.0) if shares else None  # a metric may be of any size
-        measure = means(f"harness_{task}", task, values, settings, decimals=1, factor=100, within=within, note=note)
+        factor, unit, within = (100, " in per cent", (0.0, 1.0)) if shares else (1, "", None)  # it may be of any size
+        note = f"{of_task[0]['metric']}{unit}, over {len(values.items)} documents."
+        measure = means(
+            f"harness_{task}",
+            task,
+            values,
+            settings,
+            decimals=1 if shares else 3,
+            better=better,
+            factor=factor,
+            within=within,
+            note=note,
+        )
         if measure is not None:
             found.append(measure)
     return found

@@ -35,6 +35,7 @@ class Result:
     """A student on one task: the metric that counts, and its value for each document."""
 
     metric: str
+    higher_is_better: bool
     documents: list[Document]
 
 
@@ -42,7 +43,8 @@ def evaluate(model: Path, task: str, settings: HarnessSettings) -> Result:
     """Runs one task.
 
     Raises:
-        StageError: BAD_SETTINGS where lm-eval is missing, knows no such task, or the metric has no value a document.
+        StageError: BAD_SETTINGS where lm-eval is missing, knows no such task, or the metric has no value a document, or
+            nothing says whether more of it is better.
     """
     manager, known = _known(task, settings)
     import lm_eval
@@ -134,7 +136,19 @@ def read(found: Mapping[str, Any], task: str, wanted: str | None) -> Result:
                     hint=f"choose another of {', '.join(metrics)}",
                 )
             documents.append(Document(name, f"{name}/{row['doc_id']}", float(value)))
-    return Result(metric, documents)
+    return Result(metric, _higher_is_better(found, task, metric), documents)
+
+
+def _higher_is_better(found: Mapping[str, Any], task: str, metric: str) -> bool:
+    """What lm-eval says of the metric, for every task of a group alike."""
+    said = {(found["higher_is_better"].get(name) or {}).get(metric) for name, rows in found["samples"].items() if rows}
+    if said not in ({True}, {False}):
+        raise bad_settings(
+            f"lm-eval does not say whether more or less of {metric} is better in {task!r}",
+            where="harness.metrics",
+            hint="choose another metric, or say higher_is_better in the metric_list of a task of your own",
+        )
+    return said == {True}
 
 
 def _model(model: Path, settings: HarnessSettings) -> dict[str, Any]:

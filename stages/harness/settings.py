@@ -56,7 +56,7 @@ def _bundled_documents(task: str, limit: int | None) -> int | None:
 
 SPEC = StageSpec(
     name="harness",
-    version=2,
+    version=3,
     settings=HarnessSettings,
     about="students on tasks of lm-evaluation-harness",
     inputs=("student.*",),

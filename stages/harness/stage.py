@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
         ("benchmark", pa.string()),
         ("task", pa.string()),
         ("metric", pa.string()),
+        ("higher_is_better", pa.bool_()),
         ("document", pa.string()),
         ("value", pa.float64()),
     ]
@@ -48,6 +49,7 @@ def _rows(context: StageContext, name: str, task: str) -> list[dict[str, Any]]:
             "benchmark": task,
             "task": each.task,
             "metric": found.metric,
+            "higher_is_better": found.higher_is_better,
             "document": each.document,
             "value": each.value,
         }

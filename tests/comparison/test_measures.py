@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.comparison.grid import grid
-from stages.comparison.measures import Measure, losses, means, preferences, win_rates
+from stages.comparison.measures import Measure, benchmarks, losses, means, preferences, win_rates
 from stages.comparison.measures import grades as mtbench
 from stages.comparison.settings import ComparisonSettings
 from stages.comparison.table import Marker, cells, differences
@@ -60,6 +60,19 @@ def test_where_less_is_better_the_least_is_the_best() -> None:
     measure = losses(rows, SETTINGS)
     assert measure is not None
     assert [row["student"] for row in cells(measure, "base", MARKER) if row["best"]] == ["tailored"]
+
+
+def test_where_less_of_a_benchmarks_metric_is_better_the_least_is_the_best() -> None:
+    rows = [
+        {"student": student, "seed": None, "benchmark": "bias", "document": f"d{n}", "value": value + n % 3}
+        | {"metric": "likelihood_diff", "higher_is_better": False}
+        for student, value in (("self-instruct", 1.25), ("tailored", 4.0))
+        for n in range(12)
+    ]
+    (measure,) = benchmarks(rows, SETTINGS)
+    found = by_student(measure)
+    assert (measure.better, found["self-instruct"]["best"], found["tailored"]["like_best"]) == ("lower", True, False)
+    assert found["self-instruct"]["value"] == pytest.approx(2.25) and "per cent" not in measure.note
 
 
 def test_students_of_different_tokenizers_have_cells_but_no_likeness() -> None:

@@ -21,15 +21,21 @@ def sample(number: int, *, filter: str = "none", **metrics: Any) -> dict[str, An
     return {"doc_id": number, "filter": filter, "metrics": list(metrics), **metrics}
 
 
+def results(samples: dict[str, Any], **higher_is_better: bool | None) -> dict[str, Any]:
+    """What lm-eval returns, as far as it is read."""
+    return {"samples": samples, "higher_is_better": dict.fromkeys(samples, higher_is_better)}
+
+
 def test_the_first_metric_counts_unless_another_is_named() -> None:
-    found = {"samples": {"arc": [sample(0, acc=1.0, acc_norm=0.0), sample(1, acc=0, acc_norm=1.0)]}}
+    samples = {"arc": [sample(0, acc=1.0, acc_norm=0.0), sample(1, acc=0, acc_norm=1.0)]}
+    found = results(samples, acc=True, acc_norm=True)
     assert [each.value for each in read(found, "arc", None).documents] == [1.0, 0.0]
     assert [each.value for each in read(found, "arc", "acc_norm").documents] == [0.0, 1.0]
 
 
 def test_of_a_group_documents_keep_their_tasks_and_of_several_filters_the_first_counts() -> None:
     strict, loose = sample(0, exact_match=0.0, filter="strict"), sample(0, exact_match=1.0, filter="flexible")
-    found = read({"samples": {"one": [strict, loose], "two": [strict]}}, "group", None)
+    found = read(results({"one": [strict, loose], "two": [strict]}, exact_match=True), "group", None)
     assert [(each.task, each.document, each.value) for each in found.documents] == [
         ("one", "one/0", 0.0), ("two", "two/0", 0.0),
     ]  # fmt: skip
@@ -45,7 +51,23 @@ def test_of_a_group_documents_keep_their_tasks_and_of_several_filters_the_first_
 )
 def test_what_students_cannot_be_paired_on_is_refused(found: Any, metric: str | None, words: str) -> None:
     with pytest.raises(StageError, match=words) as caught:
-        read({"samples": found}, "task", metric)
+        read(results(found), "task", metric)
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+
+
+def test_of_some_metrics_less_is_better() -> None:
+    bias = {"crows_pairs": [sample(0, likelihood_diff=3.5, pct_stereotype=1.0)]}
+    assert not read(results(bias, likelihood_diff=False, pct_stereotype=False), "crows_pairs", None).higher_is_better
+    assert read(results({"arc": [sample(0, acc=1.0)]}, acc=True), "arc", None).higher_is_better
+
+
+@pytest.mark.parametrize(
+    "said", [{"one": {"acc": None}}, {"one": {}}, {"one": None}, {"one": {"acc": True}, "two": {}}]
+)
+def test_a_metric_of_which_nobody_says_what_is_better_is_refused(said: Any) -> None:
+    found = {"samples": {name: [sample(0, acc=1.0)] for name in said}, "higher_is_better": said}
+    with pytest.raises(StageError, match="does not say whether more or less of acc is better in 'own'") as caught:
+        read(found, "own", None)
     assert caught.value.code == ExitCode.BAD_SETTINGS
 
 
@@ -81,6 +103,7 @@ def test_students_are_measured_on_the_bundled_task_and_compared(file_store: Stor
     cells = {row["student"]: row["value"] for row in compared.table("cells").to_pylist()}
     mean = sum(row["value"] for row in rows if row["student"] == "a") / 8
     assert cells["a"] == pytest.approx(100 * mean)
+    assert {row["better"] for row in compared.table("cells").to_pylist()} == {"higher"}
 
 
 def test_what_a_task_asks_can_be_compared_with(file_store: Store) -> None:
