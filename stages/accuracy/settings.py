@@ -17,7 +17,7 @@ class AccuracySettings(StageSettings):
 
 SPEC = StageSpec(
     name="accuracy",
-    version=2,
+    version=3,
     settings=AccuracySettings,
     about="exact match of the students' answers by task, category and number of examples",
     inputs=("tasks", "answers.*"),

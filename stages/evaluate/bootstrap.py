@@ -99,7 +99,8 @@ def bounded(interval: Interval, rows: int, tail: float, within: tuple[float, flo
 
     Rows that are all alike (every answer right) look certain to a bootstrap, be they one or a thousand. Then up to
     1 - tail^(1 / rows) of all rows could be unlike them and none have been met (Clopper and Pearson 1934), and the
-    interval goes as far as those could take the mean.
+    interval goes at least as far as those could take the mean. Of thousands of rows a few that differ look as certain,
+    and there the bootstrap's own interval is the wider one.
 
     Args:
         rows: how many there were.
@@ -107,10 +108,12 @@ def bounded(interval: Interval, rows: int, tail: float, within: tuple[float, flo
     """
     low, high = within
     value = interval.value
+    cut = Interval(value, max(low, interval.low), min(high, interval.high))
     if interval.high - interval.low > _NO_SPREAD * (high - low):
-        return Interval(value, max(low, interval.low), min(high, interval.high))
+        return cut
     unseen = 1 - (tail / 100) ** (1 / rows)
-    return Interval(value, value - unseen * (value - low), value + unseen * (high - value))
+    lowest, highest = value - unseen * (value - low), value + unseen * (high - value)
+    return Interval(value, min(lowest, cut.low), max(highest, cut.high))
 
 
 def token_mean(nll_R: Floats, tokens_R: Counts) -> float:

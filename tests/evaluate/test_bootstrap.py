@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.evaluate.bootstrap import PairedBootstrap, token_mean
+from stages.evaluate.bootstrap import Interval, PairedBootstrap, bounded, token_mean
 from stages.evaluate.compare import compare
 
 ROWS = 200
@@ -101,3 +101,20 @@ def test_few_seeds_are_covered_as_stated_where_they_are_all_that_differs(seeds: 
 def test_a_resample_of_seeds_is_a_mean_and_one_seed_has_no_spread() -> None:
     assert np.allclose(BOOTSTRAP.seed_weights("any", 3).sum(axis=1), 1)
     assert np.array_equal(BOOTSTRAP.seed_weights("any", 1), np.ones((2000, 1)))
+
+
+def test_few_rows_that_differ_among_thousands_are_no_more_certain_than_the_bootstrap_says() -> None:
+    """Two students differ on 42 of 14,042 documents: 23 are gained and 19 are lost, which a coin does as well."""
+    differing_R = np.zeros(14_042)
+    differing_R[:42] = [1.0] * 23 + [-1.0] * 19
+    draw = PairedBootstrap(len(differing_R), resamples=500, confidence=0.95, seed=0)
+    resampled_S = draw.means(differing_R, np.ones(len(differing_R), dtype=np.int64))
+    plain = draw.interval(float(differing_R.mean()), resampled_S)
+    found = bounded(plain, len(differing_R), draw.tail, (-1.0, 1.0))
+    assert found.includes_zero
+    assert found.low <= plain.low and found.high >= plain.high
+
+
+def test_rows_that_are_all_alike_are_bounded_by_what_was_not_met() -> None:
+    found = bounded(Interval(1.0, 1.0, 1.0), 100, 2.5, (0.0, 1.0))
+    assert (found.low, found.high) == (pytest.approx(0.025 ** (1 / 100)), 1.0)
