@@ -12,17 +12,20 @@ from stages.report.words import count, percent
 
 TITLE = "What was filtered, and why"
 _EXAMPLE_CHARACTERS = 90
-# The table that names what was left out, and the columns that say why and show an example.
-_DROPPED = {
-    "prepare": ("dropped", "reason", "instruction"),
-    "instructions": ("rows", "reason", "output"),
-    "curate": ("dropped", "reason", "instruction"),
-    "responses": ("rows", "reason", "instruction"),
-    "influence": ("rows", "reason", None),
-    "questions": ("rows", "reason", "output"),
-    "select": ("dropped", "reason", "instruction"),
-    "rationales": ("rows", "reason", "instruction"),
-    "incontext": ("rows", "reason", None),
+# Of each stage the tables whose column `reason` names what was left out, and the column that shows an example. A judge
+# is asked several times of a candidate: what could not be read of it is in its answers.
+_DROPPED: dict[str, dict[str, str | None]] = {
+    "prepare": {"dropped": "instruction"},
+    "instructions": {"rows": "output"},
+    "curate": {"dropped": "instruction"},
+    "responses": {"rows": "instruction"},
+    "influence": {"rows": None},
+    "judge": {"rows": None, "answers": "answer"},
+    "loss": {"rows": None},
+    "questions": {"rows": "output"},
+    "select": {"dropped": "instruction"},
+    "rationales": {"rows": "instruction"},
+    "incontext": {"rows": None},
 }
 
 
@@ -30,18 +33,16 @@ def section(nodes: Nodes) -> Section:
     kept_rows: list[list[str]] = []
     reason_rows: list[list[str]] = []
     counts: dict[str, dict[str, int]] = {}
-    for node in nodes:
-        if node.stage not in _DROPPED:
-            continue
-        table, reason, example = _DROPPED[node.stage]
-        columns = [reason, *([example] if example else [])]
-        left = [row for row in node.rows(table, columns) if row[reason]]
-        reasons = _by_reason(left, reason)
-        counts[node.name] = dict(reasons)
-        rows_in, dropped = _rows_in(node), len(left)
-        kept_rows.append([node.name, count(rows_in), count(rows_in - dropped), percent(1 - dropped / max(1, rows_in))])
+    named = [(node, *each) for node in nodes for each in _DROPPED.get(node.stage, {}).items()]
+    for node, table, example in named:
+        name = f"{node.name}, {table}" if table == "answers" else node.name
+        left = [row for row in node.rows(table, ["reason", *([example] if example else [])]) if row["reason"]]
+        reasons = _by_reason(left)
+        counts[name] = dict(reasons)
+        rows_in, dropped = _rows_in(node, table), len(left)
+        kept_rows.append([name, count(rows_in), count(rows_in - dropped), percent(1 - dropped / max(1, rows_in))])
         reason_rows += [
-            [node.name, why.replace("_", " "), count(number), _example(left, reason, why, example)]
+            [name, why.replace("_", " "), count(number), _example(left, why, example)]
             for why, number in reasons.most_common()
         ]
     if not kept_rows:
@@ -67,20 +68,20 @@ def _overlap(nodes: Nodes) -> dict[str, int] | None:
     return prepared.figures.get("seeds_in_reference") if prepared else None
 
 
-def _by_reason(rows: Iterable[Row], column: str) -> Counter[str]:
+def _by_reason(rows: Iterable[Row]) -> Counter[str]:
     """Counts by reason; what follows a colon is detail of the single row."""
-    return Counter(row[column].partition(":")[0] for row in rows)
+    return Counter(row["reason"].partition(":")[0] for row in rows)
 
 
-def _rows_in(node: Node) -> int:
-    if node.stage in ("prepare", "curate", "select"):
+def _rows_in(node: Node, table: str) -> int:
+    if table == "dropped":  # apart from what was kept
         return node.ledger.rows_in or sum(node.manifest.tables.values())
-    return node.manifest.tables.get("rows", 0)
+    return node.manifest.tables.get(table, 0)
 
 
-def _example(rows: list[Row], reason: str, why: str, column: str | None) -> str:
+def _example(rows: list[Row], why: str, column: str | None) -> str:
     if column is None:
         return ""
-    texts = (row[column] for row in rows if row[reason].partition(":")[0] == why and row[column])
+    texts = (row[column] for row in rows if row["reason"].partition(":")[0] == why and row[column])
     found = " ".join(next(texts, "").split())
     return found if len(found) <= _EXAMPLE_CHARACTERS else found[: _EXAMPLE_CHARACTERS - 1] + "…"
