@@ -154,6 +154,10 @@ def _hub_rows(source: Source, more: Sequence[str]) -> Iterator[RawRow | BadRow]:
         ) from None
     except ValueError as error:  # an unknown configuration or split: the library names those that there are
         raise bad_settings(_first_line(error), where=source.shown) from None
+    except RuntimeError as error:  # a data set that is a script, which the library runs no longer
+        raise bad_settings(
+            _first_line(error), where=source.shown, hint="download the rows as JSON Lines or Parquet and name the file"
+        ) from None
     except (ConnectionError, OSError) as error:
         raise StageError(
             f"the hub does not answer: {_first_line(error)}",

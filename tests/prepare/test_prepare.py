@@ -112,6 +112,18 @@ def test_a_dataset_by_hub_id(
     assert caught.value.code == ExitCode.BAD_SETTINGS
 
 
+def test_a_dataset_that_is_a_script_is_refused_with_what_to_do(
+    file_store: Store, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "someone" / "script").mkdir(parents=True)
+    (tmp_path / "someone" / "script" / "script.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match="scripts are no longer supported") as caught:
+        prepare(file_store, {"uri": "hf:someone/script"}, reference)
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+    assert "hf:someone/script" in str(caught.value) and "name the file" in str(caught.value)
+
+
 def test_the_split_puts_every_row_on_one_side_and_added_rows_move_none(file_store: Store, tmp_path: Path) -> None:
     few = prepare(file_store, "builtin:seeds", jsonl(tmp_path / "few.jsonl", REFERENCE[:30]))
     many = prepare(file_store, "builtin:seeds", jsonl(tmp_path / "many.jsonl", REFERENCE[::-1]))
