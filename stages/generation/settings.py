@@ -85,7 +85,12 @@ class EngineSettings(BaseModel):
         description="openai: tries of one request at 429, 5xx and timeouts, with growing, jittered pauses of up to "
         "8 s; 14 outlast a server that refuses for a minute.",
     )
-    timeout_s: float = resource(300.0, gt=0, description="openai: seconds until one try of a request counts as lost.")
+    timeout_s: float = resource(
+        300.0,
+        gt=0,
+        description="openai: seconds until one try of a request counts as lost. A server that never answers holds a "
+        "shard for attempts times as long.",
+    )
 
     @field_validator("base_url")
     @classmethod
