@@ -15,7 +15,7 @@ class RandomSettings(StageSettings):
 
 SPEC = StageSpec(
     name="random",
-    version=1,
+    version=2,
     settings=RandomSettings,
     about="scores by chance, or another signal's scores shuffled: the control",
     inputs=("rows",),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -57,6 +58,56 @@ def test_the_scores_of_fewer_candidates_are_handed_out_in_turn(file_store: Store
     found = run_stage(file_store, "random", {}, {"rows": responses(file_store), "scores": signal(file_store, 4)})
     assert set(scores_of(found)) == set(SCORED)
     assert set(scores_of(found).values()) == {1.0, 2.0, 3.0}
+
+
+def drafts(questions: int = 60, ways: int = 4) -> list[dict[str, Any]]:
+    """Rationales of two tasks, as ARTE scores them: way k scores k in one task and 10 + k in the other."""
+    return [
+        {
+            "response_id": f"{task}-{question}-{way}",
+            "instruction_id": f"{task}-{question}",
+            "prompt_id": f"{task}-{question}",
+            "task": task,
+            "way": str(way),
+            "usable": True,
+            "split": "candidate",
+            "score": float(first + way),
+        }
+        for task, first in (("even", 0), ("sum", 10))
+        for question in range(questions)
+        for way in range(ways)
+    ]
+
+
+def shuffled(store: Store, rows: list[dict[str, Any]], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    more = {"stderr": None, "noise": None, "tie": False}
+    scores = publish(store, "incontext", tables={"rows": pa.Table.from_pylist([{**row, **more} for row in given])})
+    found = run_stage(store, "random", {}, {"rows": responses(store, rows), "scores": scores}).table().to_pylist()
+    return [{**was, **row} for was, row in zip(rows, found, strict=True)]
+
+
+def test_a_shuffled_score_says_nothing_of_the_way_that_a_rationale_reasons(file_store: Store) -> None:
+    rows = [row for row in shuffled(file_store, drafts(), drafts()) if row["task"] == "even"]
+    for way in "0123":
+        scores = Counter(row["score"] for row in rows if row["way"] == way)
+        assert all(5 <= scores[score] <= 25 for score in range(4))  # 15 each by chance, 60 of one before
+
+
+def test_each_task_keeps_its_scores(file_store: Store) -> None:
+    rows = shuffled(file_store, drafts(), drafts())
+    for task, first in (("even", 0), ("sum", 10)):
+        groups: defaultdict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            if row["task"] == task:
+                groups[row["instruction_id"]].append(row["score"])
+        assert all(sorted(each) == [first, first + 1, first + 2, first + 3] for each in groups.values())
+
+
+def test_a_task_without_a_score_gets_none_of_another_one(file_store: Store) -> None:
+    rows = shuffled(file_store, drafts(), [row for row in drafts() if row["task"] == "even"])
+    reasons = {row["reason"] for row in rows if row["task"] == "sum" and row["score"] is None}
+    assert reasons == {"no score of its task to shuffle"}
+    assert all(row["score"] is not None for row in rows if row["task"] == "even")
 
 
 def test_nothing_to_shuffle_is_bad_data(file_store: Store) -> None:
