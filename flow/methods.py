@@ -21,6 +21,9 @@ UNTRAINED = "no-finetuning"
 # Signals whose scores have no sign: 0 says neither good nor bad.
 UNSIGNED: tuple[Signal, ...] = ("judge", "loss")
 
+# Signals of which one score has no standard error; influence has one over reference rows, a judge over its ratings.
+WITHOUT_STDERR: tuple[Signal, ...] = ("loss", "random")
+
 # Why ARTE cannot be compared with some: its drafts are questions whose right answers nobody knows.
 NOT_OF_TASKS: dict[str, str] = {
     "llm2llm": "it shows the teacher scored drafts as seeds, and a task's seeds are questions with known answers",

@@ -17,7 +17,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from flow.methods import NOT_OF_TASKS, SIGNALS_OF_TASKS, TAILORED, UNSIGNED, Baseline, Signal, Update
+from flow.methods import (
+    NOT_OF_TASKS,
+    SIGNALS_OF_TASKS,
+    TAILORED,
+    UNSIGNED,
+    WITHOUT_STDERR,
+    Baseline,
+    Signal,
+    Update,
+)
 from flow.mistakes import dotted, nearest, told
 from flow.pods import PodsByStage
 from stages.contract.catalog import spec
@@ -188,6 +197,22 @@ class RecipeBase(BaseSettings):
                 f"pairs.policy: all pairs positive with negative scores, and those of {self.signal} have no sign; "
                 "best_worst or ranked"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gaps_have_the_standard_errors_that_pairs_ask_for(self) -> RecipeBase:
+        pairs, responses, judge = (self.section(name).model_dump() for name in ("pairs", "responses", "judge"))
+        paired = {self.signal} if self.update == "dpo" else set()
+        paired |= {"judge"} if "self-reward" in self.compare else set()
+        if self.method != "montessori" or not pairs["least_gap_se"] or not paired:
+            return self
+        asks = "pairs.least_gap_se asks for a gap in standard errors, and"
+        if pairs["optimise"] != "responses" and responses["samples"] == 1:
+            raise ValueError(f"{asks} a mean of one response has none (responses.samples: 1); 2 or more, or a gap of 0")
+        if pairs["optimise"] != "instructions" and "judge" in paired and judge["samples"] == 1:
+            raise ValueError(f"{asks} a single rating has none (judge.samples: 1); 2 or more, or a gap of 0")
+        if pairs["optimise"] != "instructions" and (unknown := paired.intersection(WITHOUT_STDERR)):
+            raise ValueError(f"{asks} a response's {min(unknown)} has none; optimise: instructions, or a gap of 0")
         return self
 
     @model_validator(mode="after")

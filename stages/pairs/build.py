@@ -6,8 +6,9 @@ Three policies, all of them on pairs of outputs of one prompt:
 - `best_worst`: the widest gap between different outputs, whatever the signs (ARTE, arXiv 2406.19227, for
   rationales).
 - `ranked`: every combination, the higher score being chosen.
-Each drops pairs of equal output, pairs whose gap is within two σ of its own numerical noise, and pairs
-whose gap is below `least_gap_se` standard errors; then keeps at most `most_per_prompt`, widest gap first.
+Each drops pairs of equal output, pairs whose gap is within two σ of its own numerical noise, and, where
+`least_gap_se` asks for a gap in standard errors, pairs below it or of unknown standard error; then keeps
+at most `most_per_prompt`, widest gap first.
 
 Whether the scores are reliable enough to train on at all is the caller's gate, not decided here.
 """
@@ -45,6 +46,7 @@ class Without(StrEnum):
     NO_HELPFUL = "no_helpful"  # `all`: ties apart
     SAME_OUTPUT = "same_output"
     GAP_WITHIN_NOISE = "gap_within_noise"
+    STDERR_UNKNOWN = "stderr_unknown"  # such as a judge's only readable rating of a response
     GAP_BELOW_LEAST = "gap_below_least"
 
 
@@ -165,8 +167,8 @@ def build_pairs(
 
     `least_gap_se`: a pair's gap must be at least this many of its standard errors. `heldout_share`: of the
     pairs, as near as whole prompts allow; which prompts depends on `seed` and the ids of those with pairs.
-    ValueError for settings out of range, a score that is not finite, an id given twice, two texts
-    for one group, or a `least_gap_se` where standard errors are unknown (one response an instruction).
+    ValueError for settings out of range, a score that is not finite, an id given twice, or two texts
+    for one group.
     """
     policy = Policy(policy)
     _check_settings(least_gap_se, most_per_prompt)
@@ -174,7 +176,7 @@ def build_pairs(
     kinds: dict[Kind, Found] = {}
     for kind in dict.fromkeys(output.kind for output in outputs):
         of_kind = [output for output in outputs if output.kind == kind]
-        groups = _by_group(of_kind, needs_stderr=least_gap_se > 0)
+        groups = _by_group(of_kind)
         without: Counter[Without] = Counter()
         kept: list[_Candidate] = []
         over_cap = 0
@@ -199,7 +201,7 @@ def _check_settings(least_gap_se: float, most_per_prompt: int | None) -> None:
         raise ValueError(f"most_per_prompt is at least 1, not {most_per_prompt}")
 
 
-def _by_group(outputs: Sequence[Scored], needs_stderr: bool) -> dict[str, list[Scored]]:
+def _by_group(outputs: Sequence[Scored]) -> dict[str, list[Scored]]:
     groups: defaultdict[str, list[Scored]] = defaultdict(list)
     seen: set[str] = set()
     for row in outputs:
@@ -207,11 +209,6 @@ def _by_group(outputs: Sequence[Scored], needs_stderr: bool) -> dict[str, list[S
             raise ValueError(f"{row.kind} {row.id} has no finite score")
         if row.id in seen:
             raise ValueError(f"{row.kind} {row.id} is given twice")
-        if needs_stderr and (row.stderr is None or not math.isfinite(row.stderr)):
-            raise ValueError(
-                f"least_gap_se needs a standard error and {row.kind} {row.id} has none: "
-                "score more than one response an instruction, or set least_gap_se to 0"
-            )
         group = groups[row.group]
         if group and group[0].prompt != row.prompt:
             raise ValueError(f"prompt {row.group} has two texts")
@@ -239,8 +236,10 @@ def _candidates(group: Sequence[Scored], policy: Policy, least_gap_se: float) ->
         return Without.GAP_WITHIN_NOISE
     if not least_gap_se:
         return clear
-    wide = [pair for pair in clear if pair.stderr is not None and pair.gap >= least_gap_se * pair.stderr]
-    return wide or Without.GAP_BELOW_LEAST
+    known = [(pair, pair.stderr) for pair in clear if pair.stderr is not None and math.isfinite(pair.stderr)]
+    if not known:
+        return Without.STDERR_UNKNOWN
+    return [pair for pair, stderr in known if pair.gap >= least_gap_se * stderr] or Without.GAP_BELOW_LEAST
 
 
 def _helpful_harmful(group: Sequence[Scored]) -> Iterator[_Candidate]:

@@ -34,7 +34,11 @@ class PairsSettings(StageSettings):
         ge=1,
         description="keep at most this many of a prompt (of an instruction, for responses), widest gap first",
     )
-    least_gap_se: float = Field(0.0, ge=0, description="a pair's gap in its standard errors must be at least this")
+    least_gap_se: float = Field(
+        0.0,
+        ge=0,
+        description="a pair's gap in its standard errors must be at least this; one of unknown standard error is none",
+    )
     least_reliability: float = Field(
         0.0, ge=0, le=1, description="gate: stop the run where the instructions' mean scores are less reliable"
     )

@@ -60,7 +60,7 @@ def run(context: StageContext) -> None:
         read=len(outputs),
         out_of=f"{pairs.prompts} prompts",
         reasons=_reasons(pairs),
-        hint="generate more candidates, or choose policy best_worst where nearly everything helps",
+        hint=_hint(pairs),
     )
 
 
@@ -123,6 +123,16 @@ def _check_reliability(context: StageContext, settings: PairsSettings) -> None:
             where="pairs.least_reliability",
             hint="score more responses an instruction (responses.samples)",
         )
+
+
+def _hint(pairs: Pairs) -> str:
+    most = max(pairs.without, key=lambda reason: pairs.without[reason], default=None)
+    if most is Without.STDERR_UNKNOWN:
+        return (
+            "a standard error needs several scores: more responses an instruction (responses.samples), or more "
+            "readable ratings a response (judge.samples); or set pairs.least_gap_se to 0"
+        )
+    return "generate more candidates, or choose policy best_worst where nearly everything helps"
 
 
 def _reasons(pairs: Pairs) -> str:

@@ -20,6 +20,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+# Best against worst response, with a gap in standard errors.
+GAPS = {"optimise": "responses", "policy": "best_worst", "least_gap_se": 1.5}
+
+
 def write(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**SMALL, **changes}))
@@ -56,6 +60,9 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(path: Path) -> N
         ({"fresh": {"dpo": {"beta": 1}}}, ["fresh has no section 'dpo'"]),
         ({"fresh": {"responses": {"sampels": 1}}}, ["fresh.responses.sampels"]),
         ({"compare": ["self-instuct"]}, ["compare.0"]),
+        ({"pairs": {"least_gap_se": 1.5}, "responses": {"samples": 1}}, ["pairs.least_gap_se", "responses.samples: 1"]),
+        ({"pairs": GAPS, "compare": ["self-reward"], "judge": {"samples": 1}}, ["least_gap_se", "judge.samples: 1"]),
+        ({"pairs": GAPS, "signal": "loss"}, ["least_gap_se", "a response's loss", "optimise: instructions"]),
         ({"audit": {"lr": 1e-4}}, ["audit.lr", "set influence.lr"]),
     ],
 )
@@ -63,6 +70,11 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any]
     text = refused(write(tmp_path, **changes))
     for each in [str(tmp_path / "recipe.yaml"), *words]:
         assert each in text
+
+
+def test_a_gap_in_standard_errors_is_asked_for_where_there_can_be_some(tmp_path: Path) -> None:
+    load_recipe(write(tmp_path, pairs=GAPS, compare=["self-reward", "random", "llm2llm"], responses={"samples": 1}))
+    load_recipe(write(tmp_path, pairs={**GAPS, "optimise": "instructions"}, signal="loss", responses={"samples": 2}))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

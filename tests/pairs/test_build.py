@@ -154,8 +154,14 @@ def test_unknown_standard_errors_are_fine_until_a_least_gap_asks_for_them() -> N
     rows = _prompt([3, -1], stderrs=[None, None])
     (pair,) = build_pairs(rows, policy="all").rows
     assert pair.gap_stderr is None
-    with pytest.raises(ValueError, match="more than one response an instruction, or set least_gap_se to 0"):
-        build_pairs(rows, policy="all", least_gap_se=1)
+    unknown = build_pairs(rows, policy="all", least_gap_se=1)
+    assert (unknown.rows, unknown.without) == ([], {Without.STDERR_UNKNOWN: 1})
+
+
+def test_one_output_of_unknown_standard_error_costs_its_own_pairs_alone() -> None:
+    rows = [*_prompt([9, 3, -1], stderrs=[None, 1, 1]), *_prompt([5, -5], prompt_id="q")]
+    built = build_pairs(rows, policy="ranked", least_gap_se=1.5)
+    assert (_names(built.rows), built.without) == ("b>c a>b", {})
 
 
 def test_nothing_in_gives_nothing_out() -> None:

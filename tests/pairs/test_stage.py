@@ -75,6 +75,14 @@ def test_unreliable_scores_make_no_pairs_where_that_is_asked(file_store: Store, 
     assert pairs(file_store, scores(), reliability).manifest.figures["pairs"] == 20
 
 
+def test_no_known_standard_error_is_said_with_what_helps(file_store: Store) -> None:
+    rows = [{**row, "stderr": 0.1 if row["prompt_id"] == "p-0" else None} for row in scores()]
+    assert pairs(file_store, rows, least_gap_se=1).manifest.figures["without"] == {"stderr_unknown": 9}
+    with pytest.raises(StageError, match=r"9 prompts stderr unknown.*judge\.samples") as caught:
+        pairs(file_store, rows, least_gap_se=1, least_pairs=20)
+    assert caught.value.code == ExitCode.GATE
+
+
 def both(store: Store, **settings: Any) -> Artifact:
     """Two responses, scores 1 and −1, to each of the instructions of `scores`."""
     rows = scores()
