@@ -54,7 +54,8 @@ def matched(recipe: RecipeBase) -> str:
     if sft.rows is not None:
         return f"equal rows: every student ({who}) trains on {sft.rows:,} (sft.rows)"
     what = {
-        "rows": f"equal rows: every student ({who}) trains on as many as the branch with the fewest usable ones has",
+        "rows": f"equal rows: every student ({who}) trains on as many as the branch with the fewest usable ones has, "
+        "less those too long for sft.max_tokens",
         "tokens": f"equal tokens: every student ({who}) trains on as many response tokens as the branch with the "
         "fewest has",
         "device_seconds": f"equal device seconds: every student ({who}) trains on what the cheapest branch's time, "

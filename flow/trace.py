@@ -127,7 +127,10 @@ def _student(run: _Run, resolved: Mapping[str, Any], number: int) -> Row | None:
     node = resolved["outputs"].get("student")
     if node is None:
         return None
-    wanted = run.artifact(node).manifest.settings.get("rows")
+    made = run.artifact(node).manifest
+    wanted = made.settings.get("rows")
+    if wanted is not None:
+        wanted += sum(made.figures.get("dropped", {}).values())  # too long for it, and others taken in their stead
     trained_on = run.source(node, "rows")
     if trained_on is not None and run.nodes[trained_on]["stage"] == "budget":
         wanted = run.artifact(trained_on).manifest.tables["rows"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stages.report.amounts import said
 from stages.report.words import fixed, percent, plural, signed
 
 Tone = Literal["good", "bad", "open"]
@@ -24,6 +25,7 @@ def verdict(numbers: Mapping[str, Mapping[str, Any]], main: str, baseline: str) 
     """The findings out of the sections' numbers, most important first; what was not measured is not mentioned."""
     found = [
         _test_seeds(numbers.get("filtered", {})),
+        _unequal(numbers.get("training", {})),
         _students(numbers.get("students", {}), main, baseline),
         _students(numbers.get("students", {}), main, "base"),
         *_accuracies(numbers.get("tasks", {}), main, baseline),
@@ -46,6 +48,12 @@ def _test_seeds(numbers: Mapping[str, Any]) -> Finding | None:
         f"The teacher was shown {plural(heldout, 'held-out row')} as seeds, on purpose (prepare.overlap: keep): "
         "results on held-out rows say how well a student learns the test, not how well it generalises.",
     )
+
+
+def _unequal(numbers: Mapping[str, Any]) -> Finding | None:
+    """Before the students, whose differences are not those of equal amounts then."""
+    text = said(numbers.get("unequal", {}))
+    return Finding("bad", text) if text else None
 
 
 def _students(numbers: Mapping[str, Any], main: str, other: str) -> Finding | None:

@@ -25,15 +25,16 @@ class SftSettings(TrainingSettings):
     rows: int | None = Field(
         None,
         ge=1,
-        description="Train on so many of the usable rows, those with the smallest response_id (a hash, so a random "
-        "choice), or on all; for students that are compared on equal amounts. Montessori-Instruct: 10,000.",
+        description="Train on so many of the usable rows that fit max_tokens, those with the smallest response_id (a "
+        "hash, so a random choice), or on all; for students that are compared on equal amounts. Montessori-Instruct: "
+        "10,000.",
     )
     save_dtype: AutoDtype = Field("auto", description="Precision of the published weights; auto is the student's own.")
 
 
 SPEC = StageSpec(
     name="sft",
-    version=1,
+    version=2,
     settings=SftSettings,
     about="train the student on instructions and responses (trl, DeepSpeed)",
     inputs=("student", "rows"),

@@ -17,4 +17,5 @@ def run(context: StageContext) -> None:
             where="rows",
             hint="generate more, or lower rows",
         )
-    train(context, context.model("student"), {"train": rows.slice(0, wanted)})
+    # Which of them fit max_tokens is known once they are tokenised: the training takes the first so many that do.
+    train(context, context.model("student"), {"train": rows})

@@ -30,23 +30,34 @@ class Encoded:
     trained: list[int]
     dropped: dict[str, int]
 
-    def check(self, max_tokens: int) -> None:
-        """Raises StageError (BAD_DATA) where nothing is left to train on."""
+    def check(self, max_tokens: int, wanted: int | None = None) -> None:
+        """Raises StageError (BAD_DATA) where nothing is left to train on, or fewer rows than were asked for."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         if not self.rows:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
             raise bad_data(
                 f"no row can be trained on: {reasons or 'there is none'}",
                 hint=f"max_tokens is {max_tokens}" if "too_long" in self.dropped else None,
             )
+        if wanted is not None and len(self.rows) < wanted:
+            raise bad_data(
+                f"{wanted} rows were asked for and {len(self.rows)} of the usable ones can be trained on: {reasons}",
+                where="rows",
+                hint=f"generate more, lower rows, or raise max_tokens ({max_tokens})",
+            )
 
 
-def encode_rows(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: int) -> Encoded:
-    """(instruction, response) rows as input_ids and labels, the same ids that influence scores."""
+def encode_rows(
+    tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_tokens: int, *, most: int | None = None
+) -> Encoded:
+    """(instruction, response) rows as input_ids and labels, the same ids that influence scores; with `most` the first
+    so many that can be trained on."""
     encoder = Encoder(tokenizer, max_tokens)
     kept: list[dict[str, list[int]]] = []
     dropped: Counter[str] = Counter()
     trained = []
     for row in rows:
+        if len(kept) == most:
+            break
         example = encoder.encode(row["instruction"], row["response"] or "")
         if isinstance(example, Unusable):
             dropped["too_long" if example.reason == "no_response_token_left" else example.reason] += 1

@@ -59,7 +59,7 @@ def work(job: Job) -> Outcome:
     clock.lap("import")
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     encoded = {name: _encoded(job, settings, tokenizer, name) for name in job.tables}
-    encoded["train"].check(settings.max_tokens)
+    encoded["train"].check(settings.max_tokens, _wanted(settings))
     if job.stage == "dpo":
         trainer: Any = trainers.pair_trainer(job, settings, tokenizer, encoded["train"].rows, encoded["heldout"].rows)
     else:
@@ -122,7 +122,13 @@ def _encoded(job: Job, settings: Any, tokenizer: Any, name: str) -> Encoded:
     rows = pq.read_table(job.tables[name]).to_pylist()
     if job.stage == "dpo":
         return encode_pairs(tokenizer, rows, settings.max_tokens, settings.closing)
-    return encode_rows(tokenizer, rows, settings.max_tokens)
+    return encode_rows(tokenizer, rows, settings.max_tokens, most=_wanted(settings))
+
+
+def _wanted(settings: Any) -> int | None:
+    """The number of rows to train on, where the stage has that setting; all of them for None."""
+    wanted: int | None = getattr(settings, "rows", None)
+    return wanted
 
 
 def _write_state(job: Job, settings: Any, trainer: Any, weights: dict[str, Tensor], *, writes: bool) -> None:

@@ -83,6 +83,17 @@ def test_too_long_a_row_is_dropped_and_counted_and_never_cut(tokenizer: Any) -> 
     assert (len(pairs.rows), pairs.dropped) == (1, {"too_long": 1})
 
 
+def test_the_first_so_many_rows_that_fit_are_taken_or_it_is_said_that_there_are_fewer(tokenizer: Any) -> None:
+    long = {"instruction": "Count.", "response": "1 2 3 " * 40}
+    rows = [long, ROW, long, ROW, ROW]
+    encoded = encode_rows(tokenizer, rows, 100, most=2)
+    assert (len(encoded.rows), encoded.dropped) == (2, {"too_long": 2})
+    encoded.check(100, 2)
+    with pytest.raises(StageError, match=r"4 rows were asked for and 3 .* 2 too_long") as caught:
+        encode_rows(tokenizer, rows, 100, most=4).check(100, 4)
+    assert caught.value.code == ExitCode.BAD_DATA
+
+
 def test_a_pair_of_equal_outputs_teaches_nothing_and_is_dropped(tokenizer: Any) -> None:
     encoded = encode_pairs(tokenizer, [PAIR | {"rejected": PAIR["chosen"]}], 200, CLOSING)
     assert encoded.dropped == {"same_output": 1}

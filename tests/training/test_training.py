@@ -130,6 +130,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     assert caught.value.code == ExitCode.GATE
 
 
+def test_rows_that_are_too_long_do_not_make_fewer_than_were_asked_for(file_store: Store, tiny_model: Path) -> None:
+    long = ["1 2 3 " * 60 if number < 4 else "1 2 3" for number in range(10)]
+    given = publish(file_store, "responses", tables={"rows": responses(response=long)})
+    inputs = {"student": model_input(tiny_model), "rows": given}
+    figures = run_stage(file_store, "sft", COMMON | {"rows": 4}, inputs).manifest.figures
+    assert (figures["rows"], figures["dropped"]) == (4, {"too_long": 4})
+
+
 @pytest.mark.parametrize(
     ("table", "settings", "code", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.report.amounts import said, unequal
 from stages.report.compared import Compared
 from stages.report.nodes import Nodes
 from stages.report.section import Section, Table, left_out
@@ -28,6 +29,8 @@ def section(nodes: Nodes) -> Section:
     notes = [f"{column.title}: {column.note}" for column in compared.columns if column.note]
     unread = _unread(node.figures["read"])
     text = [f"The same as HTML, CSV and LaTeX in tables/. {compared.legend}", *notes, *unread]
+    if amounts := unequal(nodes):
+        text.insert(0, said(amounts))
     return Section("comparison", TITLE, text, [table], {"cells": node.rows("cells"), "read": node.figures["read"]})
 
 

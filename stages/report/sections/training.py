@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stages.report.amounts import said, unequal
 from stages.report.branches import Branches
 from stages.report.draw.charts import Line, lines
 from stages.report.nodes import Node, Nodes
@@ -41,7 +42,8 @@ def section(nodes: Nodes, branches: Branches) -> Section:
     if heldout:
         head = ["node", "pairs", "loss before", "after", "accuracy before", "after", "margin after"]
         blocks.append(Table("The teacher on held-out pairs", head, heldout, numeric=range(1, 7)))
-    return Section("training", TITLE, [], blocks)
+    amounts = unequal(nodes)
+    return Section("training", TITLE, [said(amounts)] if amounts else [], blocks, {"unequal": amounts})
 
 
 def _short(node: Node) -> str:
