@@ -8,6 +8,7 @@ from typing import Any
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Source, upstream
 from stages.budget.settings import OWN
+from stages.contract.errors import bad_settings
 from stages.contract.spec import StageSettings
 
 
@@ -42,5 +43,20 @@ def budgeted(builder: Builder, datasets: Mapping[str, Edge], final: Sequence[str
 def _costs(builder: Builder, name: str, final: Sequence[str]) -> dict[str, Source]:
     """A branch's nodes as inputs: those behind its teacher and seeds, and those of its final data."""
     before = upstream(builder.nodes, final[0])
+    for each in (*before, *final):
+        _check_devices_are_ours(builder, each)
     inputs: dict[str, Source] = {f"before.{name}.{each}": Edge(each) for each in before}
     return inputs | {f"final.{name}.{each}": Edge(each) for each in final}
+
+
+def _check_devices_are_ours(builder: Builder, name: str) -> None:
+    """A node whose model is on a server spends no second that a ledger knows: its branch would have it for nothing."""
+    node = builder.nodes[name]
+    engine: Any = getattr(node.settings, "engine", None)
+    if engine is not None and engine.kind == "openai":
+        raise bad_settings(
+            f"device seconds cannot be matched: {name} asks a server ({node.stage}.engine.kind: openai), whose devices "
+            "are not ours",
+            where=f"{builder.recipe.name}: budget.match",
+            hint="match rows or tokens, or run that model here (engine.kind: vllm)",
+        )

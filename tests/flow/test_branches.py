@@ -10,6 +10,7 @@ import pytest
 from flow.graph import Edge, Graph, build
 from flow.methods import SIGNALS
 from flow.recipe import load_recipe
+from stages.contract.errors import ExitCode, StageError
 from stages.models.settings import ModelSource
 from tests.flow.test_recipe import refused, write
 
@@ -186,6 +187,34 @@ def test_device_seconds_are_those_of_everything_that_a_branch_s_data_come_from(t
     theirs: Any = nodes["self-instruct.instructions"].settings
     ours: Any = nodes["tailored.instructions"].settings
     assert (theirs.prompts, ours.prompts) == (5000, 2500)
+
+
+SERVER = {"kind": "openai", "base_url": "http://localhost:8000/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"compare": ["self-reward"], "judge": {"engine": SERVER}}, "self-reward.it1.judge asks a server"),
+        (
+            {"compare": ["self-instruct"], "fresh": {"responses": {"engine": SERVER}}},
+            "tailored.responses asks a server",
+        ),
+    ],
+)
+def test_device_seconds_of_a_server_cannot_be_matched(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(StageError, match=words) as caught:
+        graph(tmp_path, budget={"match": "device_seconds"}, **changes)
+    assert caught.value.code == ExitCode.BAD_SETTINGS and "match rows or tokens" in str(caught.value)
+    graph(tmp_path, budget={"match": "tokens"}, **changes)
+
+
+def test_a_server_that_no_student_s_data_come_from_is_no_hindrance(tmp_path: Path) -> None:
+    """A further signal is for the report alone."""
+    graph(
+        tmp_path, compare=["self-instruct"], signals=["judge"], judge={"engine": SERVER},
+        budget={"match": "device_seconds"},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
