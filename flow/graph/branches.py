@@ -12,6 +12,8 @@ from flow.graph.model import Edge
 from flow.graph.students import Replicas, train
 from flow.methods import SELF_INSTRUCT, TAILORED, UNTRAINED, method_of, own_method
 
+FINAL = ("instructions", "curate", "responses")  # the stages of a branch's final data, its rows' own last
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -43,7 +45,7 @@ def branches(builder: Builder, last: Iterated) -> list[Branch]:
             method = method_of(name, own)
             ended = iterate(builder, method, name, last.scores) if method else Iterated(recipe.teacher)
             datasets[name] = _dataset(builder, name, ended, last)
-    paid = budgeted(builder, datasets, ("instructions", "curate", "responses"))
+    paid = budgeted(builder, datasets, FINAL)
     return [
         Branch(name, dataset, paid[name], train(builder, name, recipe.student, paid[name]))
         for name, dataset in datasets.items()

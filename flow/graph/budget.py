@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow.graph.builder import Builder
-from flow.graph.model import Edge, Source, upstream
+from flow.graph.model import Edge, Node, Source, upstream
 from stages.budget.settings import OWN
 from stages.contract.errors import bad_settings
 from stages.contract.spec import StageSettings
@@ -38,6 +38,21 @@ def budgeted(builder: Builder, datasets: Mapping[str, Edge], final: Sequence[str
     return {
         name: builder.add(f"{name}.budget", "budget", {f"{OWN}{name}": own, **every}) for name, own in datasets.items()
     }
+
+
+def beside(builder: Builder, name: str, rows: Edge, final: Sequence[str], budget: Node) -> Edge:
+    """The rows of one more data set that the branches and itself can afford; the branches are not cut for it.
+
+    Args:
+        budget: that of one of the branches.
+    """
+    inputs = {given: source for given, source in budget.inputs.items() if not given.startswith(OWN)}
+    settings: Any = budget.settings
+    if settings.match == "device_seconds":
+        inputs |= _costs(builder, name, [f"{name}.{stage}" for stage in final])
+    # No competitor: that it has little to train on is worth knowing, and no reason to stop the run.
+    settings = settings.model_copy(update={"least_rows": 1})
+    return builder.add(f"{name}.budget", "budget", {f"{OWN}{name}": rows, f"branch.{name}": rows, **inputs}, settings)
 
 
 def _costs(builder: Builder, name: str, final: Sequence[str]) -> dict[str, Source]:

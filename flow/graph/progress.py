@@ -1,7 +1,8 @@
 """What a teacher is like on its way: data and a student of each checkpoint that its training publishes.
 
 They are made as the main branch's are, from the same prompts with the same settings; only the teacher is another folder
-of the same artifact.
+of the same artifact. A student gets no more than those of the compared branches, and may get less: no branch is cut for
+a checkpoint's data.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flow.graph.branches import FINAL
+from flow.graph.budget import beside
 from flow.graph.builder import Builder
 from flow.graph.model import Edge, Node, Source
 from flow.graph.students import Replicas
@@ -48,6 +51,10 @@ def _copied(
         return Edge(renamed[source.node]) if isinstance(source, Edge) and source.node in renamed else source
 
     for node in own:
+        if node.stage == "budget":
+            rows = Edge(renamed[f"{main}.{FINAL[-1]}"])
+            beside(builder, name, rows, FINAL, node)
+            continue
         builder.add(
             renamed[node.name],
             node.stage,

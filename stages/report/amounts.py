@@ -16,9 +16,10 @@ def unequal(nodes: Nodes) -> dict[str, Any]:
     """
     students: dict[str, dict[str, Node]] = {}
     matched = ""
+    passing = {each["folder"] for each in nodes.on_the_way(nodes.main)}  # no competitors
     for node in nodes.of_stage("sft"):
         given = nodes.source(node.name, "rows")
-        if given is not None and given.stage == "budget":
+        if given is not None and given.stage == "budget" and node.branch not in passing:
             matched = given.figures["match"]
             student = str(node.manifest.inputs.get("student"))
             students.setdefault(student, {}).setdefault(node.branch, node)

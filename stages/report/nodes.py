@@ -11,6 +11,7 @@ from stages.budget.settings import OWN
 from stages.contract.artifact import Artifact
 from stages.contract.ledger import Ledger
 from stages.contract.manifest import ROWS, Manifest
+from stages.evaluate.names import split_replica
 
 Row = dict[str, Any]
 
@@ -108,6 +109,15 @@ class Nodes:
     def source(self, name: str, given: str) -> Node | None:
         """The node that is one input of a node; None where the input is missing or a model from outside."""
         return next((node for node, each in self.inputs(name) if each == given), None)
+
+    def trained_students(self) -> dict[str, Node]:
+        """The training of each of the recipe's own students that have a loss, of several seeds the first one's."""
+        evaluation = self.own_evaluation()
+        found: dict[str, Node] = {}
+        for source, given in self.inputs(evaluation.name) if evaluation else ():
+            if given.startswith("student."):
+                found.setdefault(split_replica(given.removeprefix("student."))[0], source)
+        return found
 
     def on_the_way(self, main: str) -> list[dict[str, Any]]:
         """Folder and step of each teacher that the main branch's DPO published on its way; a folder is its branch's

@@ -187,12 +187,33 @@ def test_checkpoints_of_the_last_teacher_get_data_and_a_student_each(tmp_path: P
     teacher = found.nodes["checkpoint-2.responses"].inputs["teacher"]
     assert teacher == Edge("it2.dpo", folder="checkpoint-2")
     assert found.nodes["checkpoint-1.sft"].inputs["rows"] == Edge("checkpoint-1.budget")
-    assert found.nodes["checkpoint-1.budget"].inputs["own.tailored"] == Edge("checkpoint-1.responses")
     assert "student.checkpoint-1" in found.nodes["evaluate"].inputs
     assert found.nodes["comparison"].settings.left_out == ("checkpoint-1", "checkpoint-2")  # type: ignore[attr-defined]
     # Nobody looks at an earlier teacher's checkpoints.
     published = {name: node.settings.checkpoints for name, node in found.nodes.items() if node.stage == "dpo"}  # type: ignore[attr-defined]
     assert published == {"it1.dpo": 0, "it2.dpo": 2}
+
+
+def test_a_checkpoint_s_student_gets_no_more_than_the_branches_which_are_not_cut_for_it(tmp_path: Path) -> None:
+    nodes = graph(tmp_path, compare=["self-instruct"], dpo={"checkpoints": 1}, budget={"least_rows": 5}).nodes
+    own = Edge("checkpoint-1.responses")
+    assert nodes["checkpoint-1.budget"].inputs == {
+        "own.checkpoint-1": own,
+        "branch.checkpoint-1": own,
+        "branch.tailored": Edge("tailored.responses"),
+        "branch.self-instruct": Edge("self-instruct.responses"),
+    }
+    assert nodes["checkpoint-1.budget"].settings.least_rows == 1  # type: ignore[attr-defined]
+    assert "branch.checkpoint-1" not in nodes["tailored.budget"].inputs
+    assert nodes["tailored.budget"].settings.least_rows == 5  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_s_data_have_costs_of_their_own(tmp_path: Path) -> None:
+    budget = {"match": "device_seconds"}
+    found = graph(tmp_path, compare=["self-instruct"], dpo={"checkpoints": 1}, budget=budget)
+    inputs = found.nodes["checkpoint-1.budget"].inputs
+    assert inputs["final.checkpoint-1.checkpoint-1.responses"] == Edge("checkpoint-1.responses")
+    assert {"before.checkpoint-1.it1.dpo", "before.tailored.it1.dpo"} <= set(inputs)
 
 
 def test_a_plan_counts_replies_and_judgements(tmp_path: Path) -> None:

@@ -232,14 +232,16 @@ class _Maker:
         splits = {name: sum(pair["split"] == name for pair in pairs) for name in ("train", "heldout")}
         self.add("it1.pairs", {"scores": "it1.aggregate"}, {"rows": pairs}, {"splits": splits, "ties": 3})
 
-    def trained(self, name: str, inputs: Mapping[str, str | None], folder: Path, start: float, end: float) -> None:
+    def trained(
+        self, name: str, inputs: Mapping[str, str | None], folder: Path, start: float, end: float, rows: int = 96
+    ) -> None:
         steps = 48
         curve = [
             {"step": n + 1, "loss": start + (end - start) * n / steps + float(self.random.normal(0, 0.06)), "lr": 1e-5}
             for n in range(steps)
         ]
         figures: Figures = {
-            "steps": steps, "batch": 4, "rows": 96, "dropped": {"too_long": 2}, "tokens": 21000, "loss": curve,
+            "steps": steps, "batch": 4, "rows": rows, "dropped": {"too_long": 2}, "tokens": 21000, "loss": curve,
         }  # fmt: skip
         if name.endswith("dpo"):
             sides = {"loss": 0.693, "accuracy": 0.0, "margin": 0.0}, {"loss": 0.66, "accuracy": 0.67, "margin": 0.08}
@@ -367,7 +369,7 @@ def made_up_run(
     maker.data("checkpoint-1", "it1.dpo", prompts=12, samples=4, answers=1)
     maker.influence("checkpoint-1", shift=shift / 2)
     maker.trained(
-        "checkpoint-1.sft", {"student": None, "rows": "checkpoint-1.responses"}, folders["tailored"], 5.0, 4.2
+        "checkpoint-1.sft", {"student": None, "rows": "checkpoint-1.responses"}, folders["tailored"], 5.0, 4.2, rows=48
     )
     maker.evaluate(["tailored", "self-instruct", "checkpoint-1"], gain)
     for name in transfer:

@@ -190,6 +190,17 @@ def test_a_run_without_some_nodes_gets_a_sentence_instead(
     assert [each["id"] for each in page.all("section")] == list(SECTIONS)
 
 
+def test_students_of_a_teacher_on_its_way_are_no_competitors_and_their_rows_are_told(
+    made: tuple[Store, MadeUpRun, Path], page: Page
+) -> None:
+    numbers = json.loads((made[2] / "summary.json").read_text(encoding="utf-8"))["numbers"]
+    assert set(numbers["value"]) == {"base", "self-instruct", "tailored"}
+    assert {name: each["rows"] for name, each in numbers["progress"].items()} == {
+        "before": 96, "step 24": 48, "step 48": 96,
+    }  # fmt: skip
+    assert "all from the same start and on 48 to 96 rows" in page.text
+
+
 def test_further_students_on_the_same_data_are_compared_with_themselves(file_store: Store, tmp_path: Path) -> None:
     run = made_up_run(file_store, tmp_path / "models", gain=0.02, prompts=20, transfer=("wide",))
     folder = report(file_store, run, tmp_path)

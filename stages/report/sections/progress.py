@@ -43,7 +43,7 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         *(_Stop(each["folder"], each["step"], f"step {each['step']}") for each in kept),
         _Stop(branches.main, dpo.figures["steps"], f"step {dpo.figures['steps']}"),
     ]
-    losses = _losses(nodes, stops)
+    losses, trained = _losses(nodes, stops), _trained(nodes, stops)
     scored = {stop: found for stop in stops if (found := _scores(nodes, stop)) is not None}
     means = {stop: mean(found) for stop, found in scored.items()}
     blocks: list[Figure | Table] = []
@@ -59,8 +59,8 @@ def section(nodes: Nodes, branches: Branches) -> Section:
             Figure(
                 "progress-students",
                 drawing,
-                "One student for each teacher, all from the same start and on as many rows. The intervals are those of "
-                "each loss alone, which share their rows; the table above judges differences.",
+                f"One student for each teacher, all from the same start and on {_amount(trained)}. The intervals are "
+                "those of each loss alone, which share their rows; the table above judges differences.",
             )
         )
     if scored:
@@ -81,11 +81,12 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         )
         caption = "Rows whose score is above 0, ties included; intervals by resampling prompts."
         blocks.append(Figure("progress-helpful", drawing, caption))
-    blocks.append(_table(stops, losses, scored, means))
+    blocks.append(_table(stops, losses, trained, scored, means))
     numbers = {
         stop.name: {
             "step": stop.step,
             "branch": stop.branch,
+            "rows": trained.get(stop),
             "loss": asdict(losses[stop]) if stop in losses else None,
             "influence": asdict(means[stop]) if stop in means else None,
             "helpful": scored[stop].helpful / len(scored[stop].values) if stop in scored else None,
@@ -115,6 +116,19 @@ def _losses(nodes: Nodes, stops: list[_Stop]) -> dict[_Stop, Interval]:
     }
 
 
+def _trained(nodes: Nodes, stops: list[_Stop]) -> dict[_Stop, int]:
+    """The rows that each teacher's student was trained on."""
+    students = nodes.trained_students()
+    return {stop: students[stop.branch].figures["rows"] for stop in stops if stop.branch in students}
+
+
+def _amount(trained: dict[_Stop, int]) -> str:
+    fewest, most = min(trained.values(), default=0), max(trained.values(), default=0)
+    if fewest == most:
+        return "as many rows"
+    return f"{count(fewest)} to {count(most)} rows, as the table below says: fewer rows alone can make a higher loss"
+
+
 def _scores(nodes: Nodes, stop: _Stop) -> Scores | None:
     node: Node | None = nodes.get(f"{stop.branch}.influence")
     found = Scores.of(node.rows(columns=_COLUMNS)) if node else None
@@ -127,7 +141,11 @@ def _share(scores: Scores) -> Interval:
 
 
 def _table(
-    stops: list[_Stop], losses: dict[_Stop, Interval], scored: dict[_Stop, Scores], means: dict[_Stop, Interval]
+    stops: list[_Stop],
+    losses: dict[_Stop, Interval],
+    trained: dict[_Stop, int],
+    scored: dict[_Stop, Scores],
+    means: dict[_Stop, Interval],
 ) -> Table:
     exponent = common_exponent([each for found in means.values() for each in (found.low, found.high)])
 
@@ -140,10 +158,16 @@ def _table(
 
     return Table(
         f"Teacher by teacher; influence{unit(exponent)}",
-        ["teacher", "data", "held-out loss", "scored rows", "mean influence", "95 % interval", "helpful"],
+        ["teacher", "data", "trained on", "held-out loss", "scored rows", "mean influence", "95 % interval", "helpful"],
         [
-            [stop.name, stop.branch, fixed(losses[stop].value, 4) if stop in losses else NONE, *influence(stop)]
+            [
+                stop.name,
+                stop.branch,
+                count(trained[stop]) if stop in trained else NONE,
+                fixed(losses[stop].value, 4) if stop in losses else NONE,
+                *influence(stop),
+            ]
             for stop in stops
         ],
-        numeric=(2, 3, 4, 5, 6),
+        numeric=range(2, 8),
     )

@@ -64,7 +64,9 @@ class _Spent:
 
 def section(nodes: Nodes, branches: Branches) -> Section:
     measure = _LOSS if nodes.own_evaluation() else _accuracy_after(_fewest_shots(nodes))
-    spent = sorted(_spent(nodes), key=lambda each: each.device)
+    # A student of a teacher on its way is no competitor: the whole training of the teacher is behind it.
+    passing = {each["folder"] for each in nodes.on_the_way(branches.main)}
+    spent = sorted((each for each in _spent(nodes) if each.name not in passing), key=lambda each: each.device)
     if len(spent) < 2:
         return left_out("value", TITLE, "It takes two students to set quality against cost.")
     drawing = points(
@@ -121,14 +123,14 @@ def _students(nodes: Nodes) -> tuple[dict[str, Node], dict[str, Interval]]:
     """(the training of each student, its result): held-out losses, or of tasks the right answers after the fewest
     examples."""
     losses, accuracy = nodes.own_evaluation(), nodes.get("accuracy")
-    trained: dict[str, Node] = {}
     if losses is not None:
-        for source, given in nodes.inputs(losses.name):
-            trained.setdefault(split_replica(given.removeprefix("student."))[0], source)
         figures: dict[str, Any] = losses.figures["students"]
-        return trained, {name: Interval(each["value"], each["low"], each["high"]) for name, each in figures.items()}
+        return nodes.trained_students(), {
+            name: Interval(each["value"], each["low"], each["high"]) for name, each in figures.items()
+        }
     if accuracy is None:
         return {}, {}
+    trained: dict[str, Node] = {}
     for answers, given in nodes.inputs(accuracy.name):
         student = nodes.source(answers.name, "student")
         if student is not None:
