@@ -13,6 +13,7 @@ from typing import Any
 from flow import methods
 from flow.graph.budget import budgeted, with_prompts
 from flow.graph.builder import Builder
+from flow.graph.evaluation import with_baseline
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas, train
 from flow.methods import TAILORED, Method, Scored, method_of, own_method
@@ -58,7 +59,7 @@ def arte(builder: Builder) -> Arte:
     paid = budgeted(builder, datasets, ("questions", "select", "rationales"))
     students = {name: train(builder, name, recipe.student, rows) for name, rows in paid.items()}
     accuracy = _accuracy(builder, recipe.student, students)
-    _compare(builder, accuracy)
+    builder.add("comparison", "comparison", {"accuracy": accuracy}, with_baseline(builder, "comparison"))
     for other, model in recipe.transfer.items():
         _accuracy(
             builder, model, {name: train(builder, name, model, rows, other) for name, rows in paid.items()}, other
@@ -79,12 +80,6 @@ def _accuracy(builder: Builder, untrained: Source, students: Mapping[str, Replic
             node = f"{name}.answers{mark}" if seed is None else f"{name}.answers{mark}-{seed}"
             answers[f"answers.{replica(name, seed)}"] = _answers(builder, node, student)
     return builder.add(f"transfer.{other}" if other else "accuracy", "accuracy", {"tasks": TASKS, **answers})
-
-
-def _compare(builder: Builder, accuracy: Edge) -> None:
-    first = next((each for each in builder.recipe.compare if each != methods.UNTRAINED), _UNTRAINED)
-    settings = builder.recipe.section("comparison").model_copy(update={"baseline": first})
-    builder.add("comparison", "comparison", {"accuracy": accuracy}, settings)
 
 
 def _answers(builder: Builder, node: str, student: Source) -> Edge:

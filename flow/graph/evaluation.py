@@ -40,7 +40,7 @@ def evaluate(builder: Builder, branches: Sequence[Branch], on_the_way: Mapping[s
             measures[benchmark] = builder.add("harness", "harness", named)
         else:
             measures[benchmark] = _judged(builder, benchmark, students)
-    settings = _with_baseline(builder, "comparison").model_copy(update={"left_out": tuple(on_the_way or ())})
+    settings = with_baseline(builder, "comparison").model_copy(update={"left_out": tuple(on_the_way or ())})
     builder.add("comparison", "comparison", measures, settings)
 
 
@@ -55,10 +55,10 @@ def _judged(builder: Builder, benchmark: str, students: Students) -> Edge:
         for name, model in students.items()
     }
     judge = {"judge": recipe.judge_model or recipe.teacher}
-    return builder.add(f"{benchmark}.judge", benchmark, {**replies, **judge}, _with_baseline(builder, benchmark))
+    return builder.add(f"{benchmark}.judge", benchmark, {**replies, **judge}, with_baseline(builder, benchmark))
 
 
-def _with_baseline(builder: Builder, stage: str) -> Any:
+def with_baseline(builder: Builder, stage: str) -> Any:
     """A stage's section; where it compares with one student, that is the first of `compare`, else the untrained one."""
     settings = builder.recipe.section(stage)
     if "baseline" not in type(settings).model_fields:

@@ -69,6 +69,15 @@ def test_a_tasks_questions_are_alike_by_its_form_so_only_gates_that_are_set_stan
     assert (node.settings.most_self_rouge, node.settings.least_distinct) == (0.9, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("compare", "baseline"),
+    [(["no-finetuning", "self-instruct"], "base"), (["random", "no-finetuning"], "random")],
+)
+def test_comparison_and_report_have_the_same_baseline(tmp_path: Path, compare: list[str], baseline: str) -> None:
+    nodes: Any = graph(tmp_path, compare=compare).nodes
+    assert (nodes["comparison"].settings.baseline, nodes["report"].settings.baseline) == (baseline, baseline)
+
+
 def test_the_compared_branch_differs_in_its_teacher_alone_and_both_use_the_naive_prompt(tmp_path: Path) -> None:
     nodes = graph(tmp_path, compare=["self-instruct"], fresh={"rationales": {"samples": 2}}).nodes
     for stage in DATA:
