@@ -48,16 +48,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Compared:
-    """All students by all measures, in the papers' layout: one line a student, one column a measure."""
+    """All students by all measures, in the papers' layout: one line a student, one column a measure.
+
+    `remark` is what a reader of the table alone has to know of the students.
+    """
 
     students: Sequence[str]
     columns: Sequence[Column]
     cells: Mapping[tuple[str, str], Cell]
     baseline: str
     confidence: float
+    remark: str = ""
 
     @staticmethod
-    def of(node: Node) -> Compared:
+    def of(node: Node, remark: str = "") -> Compared:
         rows = node.rows("cells")
         columns = {row["measure"]: Column(row["measure"], row["title"], row["better"], row["note"]) for row in rows}
         baseline = str(node.figures["baseline"])
@@ -69,15 +73,17 @@ class Compared:
             {(row["student"], row["measure"]): _cell(row) for row in rows},
             baseline,
             float(node.figures["confidence"]),
+            remark,
         )
 
     @property
     def legend(self) -> str:
-        """What the marks say."""
+        """What the marks say, and the remark."""
         text = f"{BEST} best of its column · {LIKE_BEST} cannot be told from the best"
         if self.baseline in self.students:
             text += f" · {LIKE_BASELINE} cannot be told from {self.baseline}"
-        return f"{text} (paired intervals of {100 * self.confidence:g} %, not corrected for their number)."
+        text += f" (paired intervals of {100 * self.confidence:g} %, not corrected for their number)."
+        return f"{text} {self.remark}".rstrip()
 
     def cell(self, student: str, column: Column) -> Cell | None:
         return self.cells.get((student, column.name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.contract.context import StageContext
+from stages.report.amounts import said, unequal
 from stages.report.branches import Branches
 from stages.report.card import dataset_card
 from stages.report.compared import Compared
@@ -104,7 +105,7 @@ def _write(
         for figure in section.figures:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg.standalone(figure.name), encoding="utf-8")
     if (node := nodes.latest("comparison")) is not None:
-        _write_tables(folder / "tables", settings.title, Compared.of(node))
+        _write_tables(folder / "tables", settings.title, Compared.of(node, said(unequal(nodes))))
     page = render_page(settings.title, findings, _facts(settings, nodes, rows), sections, settings.recipe)
     (folder / "report.html").write_text(page, encoding="utf-8")
     summary: dict[str, Any] = {

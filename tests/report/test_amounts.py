@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from stages.contract.artifact import Artifact
 from stages.report.amounts import said, unequal
+from stages.report.compared import Compared
 from stages.report.nodes import Nodes
 from stages.report.verdict import verdict
 
@@ -49,3 +50,9 @@ def test_students_of_transfer_are_compared_with_each_other() -> None:
 
 def test_branches_that_lost_as_many_are_equal() -> None:
     assert unequal(nodes({name: 5 for _, name, _ in EDGES})) == {} and said({}) == ""
+
+
+def test_the_table_alone_says_it_too() -> None:
+    remark = said(unequal(nodes({"tailored.sft-1": 20})))
+    table = Compared(["base"], [], {}, "base", 0.95, remark)
+    assert "not trained on equal rows" in table.as_latex() and "tailored.sft-1 20 of 100" in table.as_html("T")

@@ -17,7 +17,7 @@ def section(nodes: Nodes) -> Section:
     node = nodes.latest("comparison")
     if node is None:
         return left_out("comparison", TITLE, "This run compared no students.")
-    compared = Compared.of(node)
+    compared = Compared.of(node, said(unequal(nodes)))
     table = Table(
         "Students by measure, with intervals",
         ["student", *(column.head for column in compared.columns)],
@@ -29,8 +29,6 @@ def section(nodes: Nodes) -> Section:
     notes = [f"{column.title}: {column.note}" for column in compared.columns if column.note]
     unread = _unread(node.figures["read"])
     text = [f"The same as HTML, CSV and LaTeX in tables/. {compared.legend}", *notes, *unread]
-    if amounts := unequal(nodes):
-        text.insert(0, said(amounts))
     return Section("comparison", TITLE, text, [table], {"cells": node.rows("cells"), "read": node.figures["read"]})
 
 
