@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from flow.resolve import Resolver
-from flow.runstate import STALE_S, read_state
+from flow.runstate import STALE_S, read_state, split_attempt
 from flow.screen import duration
 from flow.session import Session
 from stages.contract.errors import bad_settings
@@ -99,5 +99,6 @@ def print_log(session: Session, node: str, shard: int, attempt: int | None, foll
 
 
 def _attempts(store: Store, run: str, node: str) -> list[int]:
-    prefix = f"runs/{run}/logs/{node}-"
-    return sorted({int(key.removeprefix(prefix).partition("/")[0]) for key, _ in store.list(prefix)})
+    folder = f"runs/{run}/logs/"
+    names = {key.removeprefix(folder).partition("/")[0] for key, _ in store.list(f"{folder}{node}-")}
+    return sorted(each[1] for each in map(split_attempt, names) if each and each[0] == node)

@@ -92,8 +92,18 @@ def runs(store: Store) -> list[str]:
     return sorted({key.split("/")[1] for key, _ in store.list("runs/") if key.endswith("/recipe.json")})
 
 
+def split_attempt(name: str) -> tuple[str, int] | None:
+    """(node, attempt) of a name such as `it1.dpo-3`, as tasks and logs have it; None for any other.
+
+    A node's own name may have dashes and end in a number (`tailored.sft-1`): the last dash is the attempt's.
+    """
+    node, _, number = name.rpartition("-")
+    return (node, int(number)) if number.isdecimal() else None
+
+
 def next_attempt(store: Store, run: str, node: str) -> int:
     """The number of a node's next attempt: one more than the latest task in the store."""
-    prefix = f"runs/{run}/tasks/{node}-"
-    numbers = [int(key.removeprefix(prefix).removesuffix(".json")) for key, _ in store.list(prefix)]
-    return max(numbers, default=0) + 1
+    folder = f"runs/{run}/tasks/"
+    names = (key.removeprefix(folder).removesuffix(".json") for key, _ in store.list(f"{folder}{node}-"))
+    found = (split_attempt(each) for each in names)
+    return max((each[1] for each in found if each and each[0] == node), default=0) + 1

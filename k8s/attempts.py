@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from flow.decide import Ended
 from flow.record import read_end, write_end
+from flow.runstate import split_attempt
 from stages.contract.canonical import canonical_json
 from stages.contract.outcome import outcome_prefix
 from stages.contract.store import Store
@@ -119,7 +120,6 @@ def _latest(store: Store, run: str) -> dict[str, int]:
     prefix = f"runs/{run}/tasks/"
     found: dict[str, int] = {}
     for key, _ in store.list(prefix):
-        node, _, number = key.removeprefix(prefix).removesuffix(".json").rpartition("-")
-        if number.isdecimal():
-            found[node] = max(found.get(node, 0), int(number))
+        if each := split_attempt(key.removeprefix(prefix).removesuffix(".json")):
+            found[each[0]] = max(found.get(each[0], 0), each[1])
     return found

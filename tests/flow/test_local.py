@@ -14,13 +14,18 @@ import pytest
 
 from flow.decide import Decision, Limits, State
 from flow.graph import Edge, Graph, Node
+from flow.inspect import print_log
 from flow.local import LocalRun
 from flow.manage import collect, forget, orphans
+from flow.recipe import load_recipe
 from flow.resolve import Resolver
-from flow.runstate import cancel_key, read_resolved, read_state
+from flow.runstate import cancel_key, next_attempt, read_resolved, read_state
+from flow.session import Session
 from stages.contract.artifact import Artifact
 from stages.contract.catalog import spec
+from stages.contract.errors import StageError
 from stages.contract.store import Store, open_store
+from tests.flow.test_recipe import write
 from tests.support import REPOSITORY
 
 ROWS = 24
@@ -64,6 +69,22 @@ def test_a_graph_runs_to_its_end_and_the_second_time_finds_all_cached(file_store
     again, local = run(file_store, toy_graph(shards))
     assert local.cached == {"numbers", "lines"} and again.exit_code == 0
     assert len(list(file_store.list("runs/toy/tasks/lines-"))) == 1
+
+
+def test_a_node_is_not_mistaken_for_one_whose_name_begins_with_its_own(
+    file_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As transfer's students and those of training seeds: `tailored.sft`, `tailored.sft-other`, `tailored.sft-1`."""
+    for name in ("lines-other-1", "lines-1-7", "lines-3", "lines-2"):
+        file_store.put(f"runs/toy/tasks/{name}.json", b"{}")
+        file_store.put(f"runs/toy/logs/{name}/shard-00000/000000.log", f"{name}\n".encode())
+    nodes = ("lines", "lines-other", "lines-1", "line")
+    assert [next_attempt(file_store, "toy", each) for each in nodes] == [4, 2, 8, 1]
+    session = Session(load_recipe(write(tmp_path)), file_store, toy_graph())
+    print_log(session, "lines", 0, None, follow=False)
+    assert capsys.readouterr().out == "lines-3\n"
+    with pytest.raises(StageError, match=r"no attempt 7.*\[2, 3\]"):
+        print_log(session, "lines", 0, 7, follow=False)
 
 
 def test_nodes_of_the_same_name_in_two_recipes_of_one_store_keep_what_they_made(file_store: Store) -> None:
