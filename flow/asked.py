@@ -21,6 +21,15 @@ from stages.harness.settings import documents_of
 
 _ANSWER_TOKENS = 16  # of an answer that stands alone
 _CHOICES = 4  # of a document
+_NOT_HERE = "its questions are in no file of this machine; evalset.limit says how many at most"
+# What would tell how much is asked, where `asked_of` knows nothing.
+_UNCOUNTED = {
+    "answers": "test questions are all others that the tasks' sources have; tasks.test says how many",
+    "replies": _NOT_HERE,
+    "winrate": _NOT_HERE,
+    "mtbench": _NOT_HERE,
+    "harness": "only lm-eval knows how many documents its tasks have",
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,14 @@ class Asked:
 
 
 def asked(graph: Graph) -> list[Asked]:
-    """The nodes that ask a model; without those whose number of questions only a file knows."""
+    """The nodes that ask a model; without those of `uncounted`."""
     return [each for node in graph.nodes.values() if (each := asked_of(graph, node)) is not None]
+
+
+def uncounted(graph: Graph) -> dict[str, str]:
+    """The nodes that ask a model nobody can say how often, and what would tell."""
+    asks = [node for node in graph.nodes.values() if node.stage in _COUNTED]
+    return {node.name: _UNCOUNTED[node.stage] for node in asks if asked_of(graph, node) is None}
 
 
 def asked_of(graph: Graph, node: Node) -> Asked | None:
@@ -195,12 +210,12 @@ def _benchmark(graph: Graph, node: Node) -> tuple[int, int] | None:
     """(questions, turns of each), where they can be counted without a network."""
     settings: Any = node.settings
     if settings.which == "mtbench":
-        rows, turns = count_rows(settings.mtbench), 2
+        rows, turns = count_rows(settings.mtbench, graph.files), 2
     elif settings.winrate is not None:
-        rows, turns = count_rows(settings.winrate), 1
+        rows, turns = count_rows(settings.winrate, graph.files), 1
     else:
         prepare: Any = source(graph, node, "reference").settings
-        every, turns = count_rows(prepare.reference), 1
+        every, turns = count_rows(prepare.reference, graph.files), 1
         rows = None if every is None else every - round(every * prepare.probe_share)
     limits = [each for each in (rows, settings.limit) if each is not None]
     return (min(limits), turns) if limits else None

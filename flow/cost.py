@@ -23,11 +23,10 @@ from typing import Any
 
 from flow.counts import CHARACTERS_A_TOKEN, TEMPLATE_TOKENS, rows_of, source
 from flow.graph import Edge, Graph, Node
+from flow.sources import count_rows, rows_file
 from stages.contract.devices import visible_gpus
 from stages.contract.manifest import Manifest
 from stages.models.settings import BUILTIN, ModelSource, installed_folder
-from stages.prepare.settings import BUILTIN as BUNDLED
-from stages.prepare.settings import bundled_path
 
 METHODS = ("exact", "two_stage", "first_order")
 MORE_RESPONSES = 4
@@ -119,7 +118,7 @@ def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
     size, known_by = found
     curated = source(graph, responses, "instructions")
     samples = source(graph, curated, "instructions").settings.model_dump()["samples"]
-    rows, row_tokens, reference_by = reference_rows(source(graph, node, "reference").settings)
+    rows, row_tokens, reference_by = reference_rows(graph, source(graph, node, "reference"))
     settings = node.settings.model_dump()
     tokens = min(settings["max_tokens"], made.response + TEMPLATE_TOKENS)
     how = speed(past)
@@ -159,16 +158,17 @@ def _student(graph: Graph, node: Node) -> ModelSource | None:
     return student
 
 
-def reference_rows(settings: Any, *, heldout: bool = False) -> tuple[int, float, str]:
-    """(rows to probe with, or held out; tokens of one; how that is known) by the settings of `prepare`."""
+def reference_rows(graph: Graph, prepare: Node, *, heldout: bool = False) -> tuple[int, float, str]:
+    """(rows to probe with, or held out; tokens of one; how that is known) of what `prepare` reads."""
+    settings: Any = prepare.settings
     source = settings.reference
     share = 1 - settings.probe_share if heldout else settings.probe_share
-    path = bundled_path(source.uri) if source.uri.startswith(BUNDLED) else Path(source.uri)
-    readable = path.suffix in (".jsonl", ".ndjson") and path.is_file()
-    texts = path.read_text().splitlines()[: source.limit] if readable else []
-    if texts:
-        rows = round(len(texts) * share)
-        tokens = sum(map(len, texts)) / len(texts) / CHARACTERS_A_TOKEN + TEMPLATE_TOKENS
-        return max(1, rows), tokens, f"{rows} reference rows of about {tokens:.0f} tokens"
-    rows = round((source.limit or _UNKNOWN_ROWS) * share)
+    path = rows_file(source, graph.files)
+    if path is not None and path.suffix != ".parquet":
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        texts = [line for line in lines if line.strip()][: source.limit]
+        rows = max(1, round(len(texts) * share))
+        tokens = sum(map(len, texts)) / max(1, len(texts)) / CHARACTERS_A_TOKEN + TEMPLATE_TOKENS
+        return rows, tokens, f"{rows} reference rows of about {tokens:.0f} tokens"
+    rows = max(1, round((count_rows(source, graph.files) or _UNKNOWN_ROWS) * share))
     return rows, _UNKNOWN_TOKENS, f"{rows} reference rows of {_UNKNOWN_TOKENS} tokens, which is a guess"

@@ -121,14 +121,14 @@ def _dpo(graph: Graph, node: Node) -> float | None:
 def _audit(graph: Graph, node: Node) -> float:
     """Each candidate by first order and exactly, and both evaluated with other roundings for some."""
     settings: Any = node.settings
-    rows, tokens, _ = reference_rows(source(graph, node, "reference").settings)
+    rows, tokens, _ = reference_rows(graph, source(graph, node, "reference"))
     whole = 2 * rows * min(tokens, settings.max_tokens)
     passes = settings.size + settings.noise_candidates * settings.noise_draws
     return passes * (whole + 6 * settings.max_tokens) + 4 * whole
 
 
 def _evaluate(graph: Graph, node: Node) -> float:
-    rows, tokens, _ = reference_rows(source(graph, node, "reference").settings, heldout=True)
+    rows, tokens, _ = reference_rows(graph, source(graph, node, "reference"), heldout=True)
     return 2 * rows * tokens * sum(name.startswith("student.") for name in node.inputs)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flow.asked import Asked, asked
+from flow.asked import Asked, asked, uncounted
 from flow.compared import MethodCost, matched, method_costs
 from flow.cost import METHODS, ProbeCost
 from flow.estimate import estimates
@@ -23,13 +23,19 @@ class ShowTable(Protocol):
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything that a plan tells. `matched` is empty where nothing is compared."""
+    """Everything that a plan tells.
+
+    Attributes:
+        uncounted: nodes that ask a model nobody can say how often, and what would tell.
+        matched: empty where nothing is compared.
+    """
 
     run: str
     store: str
     lines: list[PlanLine]
     influence: list[ProbeCost]
     calls: list[Asked]
+    uncounted: dict[str, str]
     methods: list[MethodCost]
     matched: str
 
@@ -40,6 +46,7 @@ class Planned:
             "nodes": [each.as_json() for each in self.lines],
             "influence": [each.as_json() for each in self.influence],
             "calls": [each.as_json() for each in self.calls],
+            "uncounted": self.uncounted,
             "matched": self.matched,
             "methods": [each.as_json() for each in self.methods],
         }
@@ -58,6 +65,7 @@ def planned(session: Session) -> Planned:
         lines,
         costs(graph, past, lines),
         [each for each in asked(graph) if each.node in open_nodes],
+        {node: why for node, why in uncounted(graph).items() if node in open_nodes},
         method_costs(session.recipe, graph, {name: each.seconds for name, each in known.items()}),
         matched(session.recipe),
     )
@@ -68,12 +76,13 @@ def show(found: Planned, table: ShowTable) -> None:
     rows = [(each.node, each.state, each.why, str(each.shards), _estimate(each)) for each in found.lines]
     table(f"{found.run} in {found.store}", ("node", "state", "why", "shards", "estimate"), rows)
     print(summary(found.lines))
-    if found.calls:
+    if found.calls or found.uncounted:
         heads = ("node", "calls", "tokens read, about", "written, at most", "counted as", "server's model")
         counted = [
             (each.node, _number(each.calls), _number(each.read), _number(each.written), each.counted, each.by)
             for each in found.calls
         ]
+        counted += [(node, "unknown", "", "", why, "") for node, why in found.uncounted.items()]
         table("what models are asked, at most", heads, counted)
     _show_influence(found, table)
     if found.calls:

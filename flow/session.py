@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flow.graph import Graph, build
 from flow.recipe import ENVIRONMENT_PREFIX, RecipeBase, check_recipe, merge, parse_set, read_yaml
 from flow.runstate import read_recipe, read_resolved, runs, write_recipe
-from flow.sources import check_models, settle_recipe
+from flow.sources import check_models, files_here, settle_recipe
 from flow.tasks import settle_prompts
 from stages.contract.errors import ExitCode, StageError, bad_settings
 from stages.contract.store import Store, open_store
@@ -52,8 +52,8 @@ def open_recipe(path: Path, store: str | None, overrides: list[str], *, write: b
     check_models(recipe, str(path))
     recipe = settle_prompts(recipe, path)
     opened = open_store(recipe.store)
-    recipe = settle_recipe(recipe, opened if write else None, str(path))
-    graph = build(recipe)
+    named, recipe = recipe, settle_recipe(recipe, opened if write else None, str(path))
+    graph = replace(build(recipe), files=files_here(named, recipe))
     if write:
         write_recipe(opened, recipe)
     return Session(recipe, opened, graph)

@@ -210,14 +210,45 @@ def upload_recipe(recipe: RecipeBase, store: Store, where: str) -> RecipeBase:
     return uploaded
 
 
-def count_rows(source: Source) -> int | None:
-    """Rows of a source, as far as this machine can tell: lines of a file that is here, or the source's own limit."""
-    path = bundled_path(source.uri) if source.uri.startswith(BUILTIN) else Path(source.uri).expanduser()
-    if path.suffix in (".jsonl", ".ndjson") and path.is_file():
-        with path.open("rb") as file:
-            lines = sum(bool(line.strip()) for line in file)
-        return min(lines, source.limit or lines)
-    return source.limit
+def files_here(recipe: RecipeBase, settled: RecipeBase) -> dict[str, Path]:
+    """The files of this machine that a recipe names, by the URI that each has once the recipe is settled.
+
+    A plan settles without copying, so what it counts need not be in the store.
+    """
+    found = {}
+    for (_, source), (_, known) in zip(sources_of(recipe), sources_of(settled), strict=True):
+        if isinstance(source, Source) and isinstance(known, Source) and is_local(source):
+            found[known.uri] = _local_path(source.uri)
+    return found
+
+
+def rows_file(source: Source, files: Mapping[str, Path]) -> Path | None:
+    """The file of a source on this machine, if it is here; `files` as in `Graph`."""
+    return bundled_path(source.uri) if source.uri.startswith(BUILTIN) else files.get(source.uri)
+
+
+def count_rows(source: Source, files: Mapping[str, Path]) -> int | None:
+    """Rows of a source, as far as this machine can tell: those of a file that is here, or the source's own limit."""
+    path = rows_file(source, files)
+    rows = None if path is None else _rows_in(path)
+    return source.limit if rows is None else min(rows, source.limit or rows)
+
+
+def _rows_in(path: Path) -> int | None:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return int(pq.read_metadata(path).num_rows)
+        except pa.ArrowInvalid:  # the stage that reads it says what is wrong
+            return None
+    with path.open("rb") as file:
+        return sum(bool(line.strip()) for line in file)
+
+
+def _local_path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://")).expanduser()
 
 
 def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
@@ -239,7 +270,7 @@ def settle_source(uri: str, store: Store | None, where: str) -> dict[str, str]:
         return {"uri": uri, "digest": _remote_digest(uri, where)}
     if uri.startswith(("store:", "hf:")):
         return {"uri": uri}
-    path = Path(uri.removeprefix("file://")).expanduser()
+    path = _local_path(uri)
     if not path.is_file():
         raise bad_settings(
             f"there is no file {path}",

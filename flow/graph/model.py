@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from stages.contract.errors import bad_settings
 from stages.contract.spec import StageSettings
@@ -40,11 +41,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which each comes after what it needs, and which of them are the run's output."""
+    """Nodes in an order in which each comes after what it needs, and which of them are the run's output.
+
+    Attributes:
+        files: where rows that the nodes read lie on this machine, by URI: a plan counts them.
+    """
 
     run: str
     nodes: Mapping[str, Node]
     outputs: Mapping[str, str]
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def downstream(self, name: str) -> tuple[str, ...]:
         """The node and everything that is made from it, in order."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flow.asked import Asked, asked
@@ -12,7 +15,7 @@ from flow.cli import table
 from flow.compared import MethodCost, matched, method_costs
 from flow.estimate import estimates
 from flow.graph import Graph, build
-from flow.planned import planned, show
+from flow.planned import Planned, planned, show
 from flow.recipe import RecipeBase, load_recipe
 from flow.session import open_recipe
 from stages.contract.ledger import Ledger
@@ -193,6 +196,52 @@ def test_people_are_shown_every_method_and_the_budget(
     told = found.as_json()
     assert {each["node"] for each in told["calls"]} >= {"it1.instructions", "self-reward.it1.judge"}
     assert [each["method"] for each in told["methods"]] == ["tailored", "self-reward"]
+
+
+def lines_of(path: Path, count: int, characters: int = 8) -> dict[str, str]:
+    row = json.dumps({"instruction": "a", "response": "b" * characters, "turns": ["a", "b"]})
+    path.write_text(f"{row}\n" * count)
+    return {"uri": str(path)}
+
+
+def test_questions_and_reference_rows_of_the_users_own_files_are_counted_before_they_are_copied(tmp_path: Path) -> None:
+    table_of_questions = tmp_path / "questions.parquet"
+    pq.write_table(pa.table({"instruction": ["a"] * 33}), table_of_questions)
+    path = write(
+        tmp_path,
+        **SIZES,
+        compare=["self-instruct"],
+        benchmarks=["winrate", "mtbench"],
+        evalset={"winrate": {"uri": str(table_of_questions)}, "mtbench": lines_of(tmp_path / "turns.jsonl", 21)},
+        prepare={"reference": lines_of(tmp_path / "reference.jsonl", 600, characters=4500)},
+    )
+    found = planned(open_recipe(path, str(tmp_path / "store"), [], write=False))
+    counted = {each.node: each.calls for each in found.calls}
+    assert (counted["winrate.replies-base"], counted["winrate.judge"]) == (33, 2 * 2 * 33)
+    assert (counted["mtbench.replies-base"], counted["mtbench.judge"]) == (21 * 2, 3 * 21 * 2)
+    assert found.uncounted == {}
+    assert "300 reference rows of about 10" in found.influence[0].assumed
+    assert not (tmp_path / "store").exists()
+
+
+def test_questions_that_are_elsewhere_are_named_with_what_would_tell_how_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def plan(**evalset: Any) -> Planned:
+        path = write(tmp_path, **SIZES, benchmarks=["winrate"], evalset={"winrate": {"uri": "hf:org/asked"}, **evalset})
+        return planned(open_recipe(path, str(tmp_path / "store"), [], write=False))
+
+    found = plan()
+    assert set(found.uncounted) == {"winrate.replies-base", "winrate.replies-tailored", "winrate.judge"}
+    assert set(found.as_json()["uncounted"]) == set(found.uncounted)
+    show(found, table)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "winrate.judge unknown its questions are in no file of this machine; evalset.limit says" in shown
+    limited = plan(limit=50)
+    assert limited.uncounted == {}
+    assert {each.node: each.calls for each in limited.calls}["winrate.judge"] == 50 * 2
 
 
 @pytest.mark.parametrize("method", ["montessori", "arte"])
