@@ -1,14 +1,15 @@
 """How long a node takes, before it runs: from past runs in the store, else from arithmetic.
 
-A past run is scaled by rows: what loading took stays, the rest grows with them. Arithmetic counts 2 P operations for a
-token that is read or written and 6 P for one that is trained on, P being the model's parameters, at the speed that
-`flow.cost` assumes. Generation is far from that speed (one token after the other): a fifth of it, as measured with
-vLLM on a CPU. Both are orders of magnitude, for one device; a model behind a server has no time that could be known.
+A past run of the same kind (`flow.past`) is scaled by rows: what loading took stays, the rest grows with them.
+Arithmetic counts 2 P operations for a token that is read or written and 6 P for one that is trained on, P being the
+model's parameters, at the speed that `flow.cost` assumes. Generation is far from that speed (one token after the
+other): a fifth of it, as measured with vLLM on a CPU. Both are orders of magnitude, for one device; a model behind a
+server has no time that could be known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb
 from statistics import median
@@ -17,11 +18,10 @@ from typing import Any
 from flow.asked import asked_of
 from flow.cost import parameters, probe_costs, reference_rows, speed
 from flow.counts import EXAMPLE_TOKENS, TEMPLATE_TOKENS, Rows, rows_of, source
-from flow.graph import Edge, Graph, Node
+from flow.graph import Graph, Node
+from flow.past import Past, PastRun, alike, model_of
 from stages.budget.settings import OWN
-from stages.contract.manifest import Manifest
 from stages.harness.settings import documents_of
-from stages.models.settings import ModelSource
 
 _WRITING = 0.2  # of the speed of arithmetic
 _START_S = 25.0  # a process, its libraries, a small model
@@ -30,7 +30,10 @@ _SMALL = (
     "prepare", "curate", "diversity", "aggregate", "random", "reseed", "pairs", "budget", "evalset", "comparison",
     "tasks", "select", "irt", "preferences", "accuracy", "report",
 )  # fmt: skip
-_MODELS = ("student", "teacher", "judge", "model", "checkpoint")
+# Stages whose rows are calls of a model.
+_BY_CALLS = (
+    "instructions", "responses", "rationales", "judge", "loss", "answers", "replies", "winrate", "mtbench",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,14 @@ class Estimate:
     past: bool
 
 
-def estimates(graph: Graph, past: Mapping[str, list[Manifest]]) -> dict[str, Estimate]:
+def estimates(graph: Graph, past: Past) -> dict[str, Estimate]:
     """Of every node that anything is known of, as if nothing were cached."""
-    flops = speed(past["audit"]).flops
-    probes = {each.node: each.seconds for each in probe_costs(graph, past["audit"]) if each.chosen}
+    audits = [each.manifest for each in past["audit"]]
+    flops = speed(audits).flops
+    probes = {each.node: each.seconds for each in probe_costs(graph, audits) if each.chosen}
     found = {}
     for node in graph.nodes.values():
-        seconds = _from_past(past.get(node.stage, ()), _rows_in(graph, node))
+        seconds = _from_past(graph, node, past)
         if seconds is not None:
             found[node.name] = Estimate(seconds, True)
             continue
@@ -57,38 +61,53 @@ def estimates(graph: Graph, past: Mapping[str, list[Manifest]]) -> dict[str, Est
     return found
 
 
-def _from_past(past: Sequence[Manifest], rows: int | None) -> float | None:
-    taken = [_scaled(each, rows) for each in past if each.ledger.total_seconds]
+def _from_past(graph: Graph, node: Node, past: Past) -> float | None:
+    like = [each for each in past[node.stage] if each.manifest.ledger.total_seconds and alike(graph, node, each)]
+    if node.stage in _SMALL:
+        taken = [each.manifest.ledger.total_seconds for each in like]
+    elif (rows := _rows_in(graph, node)) is None:
+        return None  # a whole past run says nothing of a run of another size
+    else:
+        taken = [_scaled(each, rows) for each in like if each.rows]
     return median(taken) if taken else None
 
 
-def _scaled(past: Manifest, rows: int | None) -> float:
-    ledger = past.ledger
-    if rows is None or not ledger.rows_in:
-        return ledger.total_seconds
+def _scaled(past: PastRun, rows: int) -> float:
+    ledger = past.manifest.ledger
     load = ledger.seconds.get("load", 0.0)
-    return load + (ledger.total_seconds - load) * rows / ledger.rows_in
+    return load + (ledger.total_seconds - load) * rows / past.rows
 
 
 def _rows_in(graph: Graph, node: Node) -> int | None:
-    """Rows as the stage's ledger counts them, at most; None where they cannot be known or cost nothing."""
-    if node.stage in ("instructions", "responses", "rationales", "judge", "loss", "answers", "winrate", "mtbench"):
+    """Rows as `PastRun.rows` counts them, at most; None where they cannot be known."""
+    settings: Any = node.settings
+    if node.stage in _BY_CALLS:
         asked = asked_of(graph, node)
         return asked.calls if asked else None
+    if node.stage == "questions":
+        drafted = asked_of(graph, node)
+        return drafted.calls * settings.more if drafted else None
     if node.stage in ("incontext", "influence"):
         rows = rows_of(graph, source(graph, node, "rows"))
         return rows.scored if rows else None
     if node.stage == "harness":
-        settings: Any = node.settings
         documents = documents_of(settings)
         return None if documents is None else len(node.inputs) * documents
+    if node.stage == "audit":
+        return int(settings.size)
+    if node.stage == "evaluate":
+        return _students(node) * reference_rows(graph, source(graph, node, "reference"), heldout=True)[0]
+    if node.stage == "dpo":
+        pairs = source(graph, node, "pairs")
+        share: float = pairs.settings.heldout_share  # type: ignore[attr-defined]
+        return round(_pairs(graph, pairs)[0] * (1 - share))
     return _trained_rows(graph, node)
 
 
 def _by_arithmetic(graph: Graph, node: Node, flops: float) -> float | None:
     if node.stage in _SMALL:
         return _SMALL_S
-    model = _model(graph, node)
+    model = model_of(graph, node)
     size = parameters(model) if model else None
     operations = _OPERATIONS.get(node.stage, _asking)(graph, node)
     if size is None or operations is None:
@@ -129,7 +148,11 @@ def _audit(graph: Graph, node: Node) -> float:
 
 def _evaluate(graph: Graph, node: Node) -> float:
     rows, tokens, _ = reference_rows(graph, source(graph, node, "reference"), heldout=True)
-    return 2 * rows * tokens * sum(name.startswith("student.") for name in node.inputs)
+    return 2 * rows * tokens * _students(node)
+
+
+def _students(node: Node) -> int:
+    return sum(name.startswith("student.") for name in node.inputs)
 
 
 _OPERATIONS: Mapping[str, Callable[[Graph, Node], float | None]] = {
@@ -190,14 +213,3 @@ def _writer(graph: Graph, pairs: Node) -> tuple[Any, Rows]:
     rows = rows_of(graph, responses)
     assert rows is not None
     return source(graph, source(graph, responses, "instructions"), "instructions").settings, rows
-
-
-def _model(graph: Graph, node: Node) -> ModelSource | None:
-    """The model that a node works with: that which it was trained from, if it was."""
-    given = next((node.inputs[name] for name in _MODELS if name in node.inputs), None)
-    if given is None:
-        given = next((each for name, each in node.inputs.items() if name.startswith("student.")), None)
-    while isinstance(given, Edge):
-        trained = graph.nodes[given.node].inputs
-        given = next(trained[name] for name in _MODELS if name in trained)
-    return given

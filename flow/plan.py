@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from flow.cost import ProbeCost, probe_costs
 from flow.estimate import Estimate
 from flow.graph import Graph
+from flow.past import Past
 from flow.resolve import Resolver
 from flow.screen import duration
 from stages.contract.catalog import spec
-from stages.contract.manifest import Manifest, read_manifest
 from stages.contract.store import Store
-
-Past = dict[str, list[Manifest]]
-
-_SAMPLE = 20  # manifests of one stage that an estimate looks at
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,6 @@ class PlanLine:
         return asdict(self)
 
 
-def past_runs(graph: Graph, store: Store) -> Past:
-    """By stage, the manifests in this store that estimates rest on; audits also for a graph without one."""
-    return {stage: list(_past(store, stage)) for stage in {"audit", *(node.stage for node in graph.nodes.values())}}
-
-
 def plan(graph: Graph, store: Store, known: Mapping[str, Estimate]) -> list[PlanLine]:
     """A line for each node, in order; nothing is written. `known` are estimates as if nothing were cached."""
     resolver = Resolver(graph, store)
@@ -65,7 +56,7 @@ def plan(graph: Graph, store: Store, known: Mapping[str, Estimate]) -> list[Plan
 def costs(graph: Graph, past: Past, lines: list[PlanLine]) -> list[ProbeCost]:
     """What each method of measuring influence would cost, for the nodes that are to run."""
     to_run = {each.node for each in lines if each.state != "cached"}
-    return [each for each in probe_costs(graph, past["audit"]) if each.node in to_run]
+    return [each for each in probe_costs(graph, [each.manifest for each in past["audit"]]) if each.node in to_run]
 
 
 def summary(lines: list[PlanLine]) -> str:
@@ -100,13 +91,3 @@ def _state(resolver: Resolver, name: str) -> tuple[str, str, float]:
     if published:
         return "partly done", f"{published} of {shards} shards are published", 1 - published / max(shards, published)
     return "to run", "no artifact with this fingerprint", 1.0
-
-
-def _past(store: Store, stage: str) -> Iterator[Manifest]:
-    keys = [
-        key for key, _ in store.list(f"artifacts/{stage}/") if key.count("/") == 3 and key.endswith("manifest.json")
-    ]
-    for key in keys[-_SAMPLE:]:
-        found = read_manifest(store, key.removesuffix("/manifest.json"))
-        if found is not None:
-            yield found

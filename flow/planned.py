@@ -10,7 +10,8 @@ from flow.asked import Asked, asked, uncounted
 from flow.compared import MethodCost, matched, method_costs
 from flow.cost import METHODS, ProbeCost
 from flow.estimate import estimates
-from flow.plan import PlanLine, costs, past_runs, plan, summary
+from flow.past import past_runs
+from flow.plan import PlanLine, costs, plan, summary
 from flow.screen import duration
 from flow.session import Session
 

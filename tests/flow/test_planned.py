@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 from flow.asked import Asked, asked
 from flow.cli import table
 from flow.compared import MethodCost, matched, method_costs
-from flow.estimate import estimates
+from flow.estimate import Estimate, estimates
 from flow.graph import Graph, build
+from flow.past import Past, past_runs
 from flow.planned import Planned, planned, show
 from flow.recipe import RecipeBase, load_recipe
 from flow.session import open_recipe
 from stages.contract.ledger import Ledger
-from stages.contract.manifest import Manifest
+from stages.contract.manifest import Manifest, encode
+from stages.contract.store import FileStore
 from tests.flow.test_recipe import RECIPES, write
 
 SIZES: dict[str, Any] = {
@@ -125,50 +128,153 @@ def test_arte_is_counted_by_the_same_measures(tmp_path: Path) -> None:
     assert found["tailored"].calls > 2400 > found["self-instruct"].calls
 
 
-def ran(stage: str, load: float, compute: float, rows: int) -> Manifest:
-    ledger = Ledger(seconds={"load": load, "compute": compute}, rows_in=rows)
-    return Manifest(
+SMOLLM = {"kind": "model", "source": {"model": "builtin:smollm2"}, "digest": "d"}
+OTHER = {"kind": "model", "source": {"model": "org/other-8b"}, "digest": "d"}
+PRUNED = {"kind": "model", "source": {"model": "builtin:smollm2", "drop_layers": [3]}, "digest": "d"}
+
+
+def made_by(fingerprint: str, stage: str) -> dict[str, str]:
+    return {"kind": "artifact", "key": f"artifacts/{stage}/{fingerprint}", "digest": "d"}
+
+
+def leave(
+    store: FileStore,
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    rows: int,
+    fingerprint: str = "f",
+    tables: Mapping[str, int] | None = None,
+) -> None:
+    """A node that took 20 s to load its model and a second for each row."""
+    manifest = Manifest(
         stage=stage,
-        fingerprint="f",
+        fingerprint=fingerprint,
         digest="d",
         shards=(),
-        tables={},
-        ledger=ledger,
+        tables=dict(tables or {}),
+        ledger=Ledger(seconds={"load": 20.0, "compute": float(rows)}, rows_in=rows),
         run="a",
         node="a",
+        settings=dict(settings),
+        inputs=dict(inputs),
         finished="2026-01-01T00:00:00Z",
     )
+    store.put(f"artifacts/{stage}/{fingerprint}/manifest.json", encode(manifest))
 
 
-def graph_and_past(folder: Path, *past: Manifest, **changes: Any) -> tuple[Graph, dict[str, list[Manifest]]]:
+def settings_of(graph: Graph, node: str, **changes: Any) -> dict[str, Any]:
+    return {**graph.nodes[node].settings.model_dump(mode="json"), **changes}
+
+
+def nothing_past(graph: Graph) -> Past:
+    return {stage: [] for stage in {"audit", *(node.stage for node in graph.nodes.values())}}
+
+
+def estimated(folder: Path, **changes: Any) -> dict[str, Estimate]:
+    """Of a recipe in a store without past runs."""
     graph = build(recipe(folder, **changes))
-    stages = {node.stage for node in graph.nodes.values()} | {"audit"}
-    return graph, {stage: [each for each in past if each.stage == stage] for stage in stages}
+    return estimates(graph, nothing_past(graph))
 
 
 def test_a_past_run_of_other_size_is_scaled_by_rows_but_for_its_start(tmp_path: Path) -> None:
-    found = estimates(*graph_and_past(tmp_path, ran("instructions", load=20, compute=10, rows=10)))
-    assert found["it1.instructions"].seconds == pytest.approx(20 + 10 * 40 / 10)
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path))
+    leave(store, "instructions", settings_of(graph, "it1.instructions"), {"teacher": SMOLLM}, rows=10)
+    found = estimates(graph, past_runs(graph, store))
+    assert found["it1.instructions"].seconds == pytest.approx(20 + 40)
     assert found["it1.instructions"].past and not found["it1.responses"].past
 
 
+@pytest.mark.parametrize(
+    ("teacher", "changes", "counts"),
+    [
+        (SMOLLM, {}, True),
+        (SMOLLM, {"prompts": 999, "seed": 5, "chunk_rows": 7}, True),
+        (OTHER, {}, False),
+        (made_by("small", "dpo"), {}, True),
+        (made_by("large", "dpo"), {}, False),
+        (made_by("lost", "dpo"), {}, False),
+        (SMOLLM, {"engine": {"kind": "openai", "model": "judge-1"}}, False),
+        (SMOLLM, {"sampling": {"max_tokens": 7}}, False),
+    ],
+    ids=["equal", "more rows", "large", "trained", "trained from a large one", "unknown", "server", "shorter"],
+)
+def test_a_past_run_counts_only_with_as_large_a_model_and_settings_that_take_as_long(
+    tmp_path: Path, teacher: dict[str, Any], changes: dict[str, Any], counts: bool
+) -> None:
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path))
+    leave(store, "dpo", {}, {"teacher": SMOLLM, "pairs": made_by("f", "pairs")}, 10, fingerprint="small")
+    leave(store, "dpo", {}, {"teacher": OTHER}, 10, fingerprint="large")
+    leave(store, "instructions", settings_of(graph, "it1.instructions", **changes), {"teacher": teacher}, rows=10)
+    assert estimates(graph, past_runs(graph, store))["it1.instructions"].past == counts
+
+
+@pytest.mark.parametrize(
+    ("method", "reference", "counts"), [("exact", 80, True), ("first_order", 80, False), ("exact", 600, False)]
+)
+def test_past_influence_counts_by_its_method_and_its_reference_rows(
+    tmp_path: Path, method: str, reference: int, counts: bool
+) -> None:
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, influence={"method": "exact"}))
+    sides = {"probe": reference // 2 + 5, "heldout": reference // 2 - 5}  # a side is a matter of chance
+    leave(store, "prepare", settings_of(graph, "prepare"), {}, reference, tables=sides)
+    leave(store, "warmup", {}, {"student": PRUNED}, 8)
+    given = {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")}
+    leave(store, "influence", settings_of(graph, "it1.influence", method=method), given, rows=48)
+    found = estimates(graph, past_runs(graph, store))["it1.influence"]
+    assert found.past == counts
+    assert not counts or found.seconds == pytest.approx(20 + 96)
+
+
+@pytest.mark.parametrize(
+    ("changes", "node", "given", "rows"),
+    [
+        ({"pairs": {"policy": "best_worst", "heldout_share": 0.2}}, "it1.dpo", {"teacher": SMOLLM}, 8),
+        ({}, "it1.audit", {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")}, 30),
+        ({"audit": {"size": 30}, "seeds": [1, 2]}, "evaluate", {"student.base": PRUNED}, 3 * 40),
+        ({"benchmarks": ["mtbench"]}, "mtbench.replies-base", {"model": PRUNED}, 8 * 2),
+        ({**ARTE, "questions": {"prompts": 4, "more": 6}}, "it1.questions", {"teacher": SMOLLM}, 3 * 4 * 6),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_past_run_of_each_stage_is_scaled_to_the_rows_that_are_planned(
+    tmp_path: Path, changes: dict[str, Any], node: str, given: dict[str, Any], rows: int
+) -> None:
+    audit = {"audit": {"size": 30}}
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, **{**audit, **changes}))
+    leave(store, "prepare", {"probe_share": 0.5}, {}, 80, tables={"probe": 40, "heldout": 40})
+    leave(store, "warmup", {}, {"student": PRUNED}, 8)
+    stage = graph.nodes[node].stage
+    leave(store, stage, settings_of(graph, node), given, rows=2, tables={"rows": 2})
+    found = estimates(graph, past_runs(graph, store))[node]
+    assert found.past and found.seconds == pytest.approx(20 + rows)
+
+
+def test_a_past_run_tells_nothing_where_nobody_knows_how_many_rows_there_will_be(tmp_path: Path) -> None:
+    asked = {"benchmarks": ["winrate"], "evalset": {"winrate": {"uri": "hf:org/asked"}}}
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, **asked))
+    node = "winrate.replies-base"
+    leave(store, "replies", settings_of(graph, node), {"model": PRUNED}, rows=2, tables={"rows": 2})
+    assert node not in estimates(graph, past_runs(graph, store))
+
+
 def test_without_a_past_run_arithmetic_grows_with_what_is_to_be_written(tmp_path: Path) -> None:
-    small = estimates(*graph_and_past(tmp_path))
-    large = estimates(*graph_and_past(tmp_path, responses={"samples": 30, "sampling": {"max_tokens": 100}}))
+    small = estimated(tmp_path)
+    large = estimated(tmp_path, responses={"samples": 30, "sampling": {"max_tokens": 100}})
     assert large["it1.responses"].seconds > 4 * small["it1.responses"].seconds
     assert large["it1.influence"].seconds > 2 * small["it1.influence"].seconds
     assert large["it1.dpo"].seconds == small["it1.dpo"].seconds
 
 
 def test_the_time_of_a_model_behind_a_server_is_unknown(tmp_path: Path) -> None:
-    found = estimates(*graph_and_past(tmp_path, compare=["self-reward"], judge={"engine": SERVER}))
+    found = estimated(tmp_path, compare=["self-reward"], judge={"engine": SERVER})
     assert "self-reward.it1.judge" not in found and "self-reward.it1.dpo" in found
 
 
 def test_the_experiment_fits_ninety_minutes_of_two_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     found = build(load_recipe(RECIPES / "effect-smollm2.yaml"))
-    known = estimates(found, {stage: [] for stage in {"audit", *(node.stage for node in found.nodes.values())}})
+    known = estimates(found, nothing_past(found))
     assert set(known) == set(found.nodes)
     assert sum(each.seconds for each in known.values()) < 90 * 60
 
@@ -252,5 +358,5 @@ def test_every_node_of_a_recipe_with_models_that_are_here_has_an_estimate(tmp_pa
         else {"benchmarks": ["winrate", "mtbench", "harness"], "transfer": {"other": {"model": "a/b-1b"}}}
     )
     tasks = {"tasks": {"test": 10}} if method == "arte" else {}
-    graph, past = graph_and_past(tmp_path, compare=["self-instruct"], seeds=[1, 2], **more, **tasks)
-    assert set(graph.nodes) == set(estimates(graph, past))
+    graph = build(recipe(tmp_path, compare=["self-instruct"], seeds=[1, 2], **more, **tasks))
+    assert set(graph.nodes) == set(estimates(graph, nothing_past(graph)))
