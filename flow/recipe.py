@@ -42,12 +42,21 @@ SECTIONS = (
     "mtbench", "harness", "comparison",
     "tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy",
 )  # fmt: skip
-# Fields that a method does not read.
-_UNREAD: dict[str, tuple[str, ...]] = {
-    "montessori": (),
-    "arte": ("signal", "update", "iterate_student"),
-    "self-instruct": ("signal", "signals", "update", "iterate_student", "compare"),
-}
+# Sections of ARTE alone, of reference rows and the students that they judge, and of rounds that train a teacher.
+_OF_TASKS = ("tasks", "questions", "select", "rationales", "answers", "irt", "incontext", "preferences", "accuracy")
+_OF_REFERENCE = (
+    "prepare", "instructions", "curate", "responses", "evaluate", "evalset", "replies", "winrate", "mtbench", "harness",
+)  # fmt: skip
+_OF_ROUNDS = ("warmup", "audit", "influence", "loss", "aggregate", "reseed", "pairs")
+# Sections and other fields that a method does not read, whatever else the recipe says.
+UNREAD: dict[str, tuple[str, ...]] = {
+    "montessori": ("panel", *_OF_TASKS),
+    "arte": ("signal", "update", "iterate_student", *_OF_REFERENCE, *_OF_ROUNDS),
+    "self-instruct": (
+        "signal", "signals", "update", "iterations", "iterate_teacher", "iterate_student", "compare", "panel",
+        *_OF_TASKS, *_OF_ROUNDS, "judge", "random", "dpo", "budget",
+    ),
+}  # fmt: skip
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -217,10 +226,14 @@ class RecipeBase(BaseSettings):
 
     @model_validator(mode="after")
     def _nothing_that_the_method_does_not_read(self) -> RecipeBase:
-        for name in _UNREAD[self.method]:
-            # By value: a recipe that comes back from the store has every field set.
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: method {self.method} does not read it")
+        # By value: a recipe that comes back from the store has every field set.
+        fields = type(self).model_fields
+        unread = [name for name in UNREAD[self.method] if getattr(self, name) != fields[name].default]
+        unread += [f"fresh.{name}" for name in self.fresh if name in UNREAD[self.method]]
+        if unread:
+            raise ValueError(
+                f"{', '.join(unread)}: method {self.method} does not read {'it' if len(unread) == 1 else 'them'}"
+            )
         if self.method == "arte" and self.section("dpo").model_dump()["checkpoints"]:
             raise ValueError("dpo.checkpoints: method arte looks at its teachers after their training only")
         return self

@@ -43,7 +43,8 @@ ARTE: dict[str, Any] = {
 
 
 def recipe(folder: Path, **changes: Any) -> RecipeBase:
-    return load_recipe(write(folder, **{**SIZES, **changes}))
+    sizes = {} if changes.get("method") == "arte" else SIZES
+    return load_recipe(write(folder, **{**sizes, **changes}))
 
 
 def calls(folder: Path, **changes: Any) -> dict[str, Asked]:
@@ -137,6 +138,9 @@ def made_by(fingerprint: str, stage: str) -> dict[str, str]:
     return {"kind": "artifact", "key": f"artifacts/{stage}/{fingerprint}", "digest": "d"}
 
 
+PROBED = {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")}
+
+
 def leave(
     store: FileStore,
     stage: str,
@@ -219,8 +223,7 @@ def test_past_influence_counts_by_its_method_and_its_reference_rows(
     sides = {"probe": reference // 2 + 5, "heldout": reference // 2 - 5}  # a side is a matter of chance
     leave(store, "prepare", settings_of(graph, "prepare"), {}, reference, tables=sides)
     leave(store, "warmup", {}, {"student": PRUNED}, 8)
-    given = {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")}
-    leave(store, "influence", settings_of(graph, "it1.influence", method=method), given, rows=48)
+    leave(store, "influence", settings_of(graph, "it1.influence", method=method), PROBED, rows=48)
     found = estimates(graph, past_runs(graph, store))["it1.influence"]
     assert found.past == counts
     assert not counts or found.seconds == pytest.approx(20 + 96)
@@ -230,8 +233,13 @@ def test_past_influence_counts_by_its_method_and_its_reference_rows(
     ("changes", "node", "given", "rows"),
     [
         ({"pairs": {"policy": "best_worst", "heldout_share": 0.2}}, "it1.dpo", {"teacher": SMOLLM}, 8),
-        ({}, "it1.audit", {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")}, 30),
-        ({"audit": {"size": 30}, "seeds": [1, 2]}, "evaluate", {"student.base": PRUNED}, 3 * 40),
+        (
+            {"audit": {"size": 30}},
+            "it1.audit",
+            {"checkpoint": made_by("f", "warmup"), "reference": made_by("f", "prepare")},
+            30,
+        ),
+        ({"seeds": [1, 2]}, "evaluate", {"student.base": PRUNED}, 3 * 40),
         ({"benchmarks": ["mtbench"]}, "mtbench.replies-base", {"model": PRUNED}, 8 * 2),
         ({**ARTE, "questions": {"prompts": 4, "more": 6}}, "it1.questions", {"teacher": SMOLLM}, 3 * 4 * 6),
     ],
@@ -240,8 +248,7 @@ def test_past_influence_counts_by_its_method_and_its_reference_rows(
 def test_a_past_run_of_each_stage_is_scaled_to_the_rows_that_are_planned(
     tmp_path: Path, changes: dict[str, Any], node: str, given: dict[str, Any], rows: int
 ) -> None:
-    audit = {"audit": {"size": 30}}
-    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, **{**audit, **changes}))
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, **changes))
     leave(store, "prepare", {"probe_share": 0.5}, {}, 80, tables={"probe": 40, "heldout": 40})
     leave(store, "warmup", {}, {"student": PRUNED}, 8)
     stage = graph.nodes[node].stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from flow.bundled import listing
-from flow.recipe import load_recipe, parse_set
+from flow.graph import build
+from flow.recipe import SECTIONS, UNREAD, check_recipe, load_recipe, parse_set
 from stages.contract.errors import ExitCode, StageError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -139,3 +141,58 @@ def test_fresh_settings_stand_on_top_of_the_section(tmp_path: Path) -> None:
     path = write(tmp_path, instructions={"prompts": 5, "samples": 3}, fresh={"instructions": {"prompts": 2}})
     fresh = load_recipe(path).fresh_settings("instructions")
     assert (fresh.prompts, fresh.samples) == (2, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "arte", "pairs": {"policy": "ranked"}}, "pairs: method arte does not read it"),
+        (
+            {"method": "arte", "fresh": {"influence": {"per_side": 2}, "instructions": {"prompts": 3}}},
+            "fresh.influence, fresh.instructions: method arte does not read them",
+        ),
+        ({"fresh": {"questions": {"prompts": 3}}}, "fresh.questions: method montessori does not read it"),
+        (
+            {"preferences": {"least_pairs": 2}, "panel": {"shots": [0]}},
+            "panel, preferences: method montessori does not read them",
+        ),
+        (
+            {"method": "self-instruct", "iterations": 3, "dpo": {"beta": 0.2}},
+            "iterations, dpo: method self-instruct does not read them",
+        ),
+    ],
+)
+def test_what_a_method_does_not_read_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    assert words in refused(write(tmp_path, **changes))
+
+
+def test_a_section_that_says_what_stands_anyway_is_not_refused(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, method="arte", pairs={"policy": "all"}, iterations=1)).method == "arte"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_that_comes_back_from_the_store_is_the_same(path: Path) -> None:
+    recipe = load_recipe(path)
+    again = check_recipe(json.loads(recipe.model_dump_json()), {}, where="store")
+    assert again.model_dump() == recipe.model_dump()
+
+
+BENCHMARKS = ["winrate", "mtbench", "harness"]
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [
+        (
+            "montessori",
+            {"compare": ["self-instruct", "self-reward", "llm2llm", "bootstrap", "random"], "benchmarks": BENCHMARKS},
+        ),
+        ("arte", {"compare": ["self-instruct", "self-reward", "random"]}),
+        ("self-instruct", {"benchmarks": BENCHMARKS}),
+    ],
+)
+def test_a_method_reads_the_sections_of_its_stages_and_no_others(
+    tmp_path: Path, method: str, most: dict[str, Any]
+) -> None:
+    used = {node.stage for node in build(load_recipe(write(tmp_path, method=method, **most))).nodes.values()}
+    assert used & set(SECTIONS) == set(SECTIONS) - set(UNREAD[method])
