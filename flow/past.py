@@ -50,14 +50,15 @@ class PastRun:
 
 
 Past = dict[str, list[PastRun]]
+Read = Callable[[str], Manifest | None]  # the manifest of an artifact by its key, each read once
 
 
 def past_runs(graph: Graph, store: Store) -> Past:
     """By stage, what estimates rest on in this store; audits also for a graph without one."""
-    read = cache(lambda key: read_manifest(store, key))
+    read: Read = cache(lambda key: read_manifest(store, key))
     stages = {"audit", *(node.stage for node in graph.nodes.values())}
     return {
-        stage: [PastRun(each, _model_then(each, read), _against_then(each, read)) for each in _past(store, stage)]
+        stage: [PastRun(each, _model_then(each, read), _against_then(each, read)) for each in _past(store, stage, read)]
         for stage in stages
     }
 
@@ -86,7 +87,7 @@ def _first_model(inputs: Mapping[str, Any]) -> Any:
     return next((inputs[name] for name in names if name in inputs), None)
 
 
-def _model_then(manifest: Manifest, read: Callable[[str], Manifest | None]) -> ModelSource | None:
+def _model_then(manifest: Manifest, read: Read) -> ModelSource | None:
     given = _first_model(manifest.inputs)
     while given is not None and given["kind"] == "artifact":
         made = read(given["key"])
@@ -106,7 +107,7 @@ def _against(graph: Graph, node: Node) -> float | None:
     return None
 
 
-def _against_then(manifest: Manifest, read: Callable[[str], Manifest | None]) -> float | None:
+def _against_then(manifest: Manifest, read: Read) -> float | None:
     name = {"influence": "reference", "audit": "reference", "incontext": "preference"}.get(manifest.stage)
     made = read(manifest.inputs[name]["key"]) if name in manifest.inputs else None
     if made is None:
@@ -132,11 +133,11 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _ALIKE * max(one, other)
 
 
-def _past(store: Store, stage: str) -> Iterator[Manifest]:
+def _past(store: Store, stage: str, read: Read) -> Iterator[Manifest]:
     keys = [
         key for key, _ in store.list(f"artifacts/{stage}/") if key.count("/") == 3 and key.endswith("manifest.json")
     ]
     for key in keys[-_SAMPLE:]:
-        found = read_manifest(store, key.removesuffix("/manifest.json"))
+        found = read(key.removesuffix("/manifest.json"))
         if found is not None:
             yield found
