@@ -32,7 +32,7 @@ class AnswersSettings(AskingSettings):
 
 SPEC = StageSpec(
     name="answers",
-    version=2,
+    version=3,
     settings=AnswersSettings,
     about="a model answers the tasks' questions, after several numbers of examples",
     inputs=("tasks", "student"),

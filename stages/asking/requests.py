@@ -12,10 +12,11 @@ from stages.generation.prompts import chat
 from stages.generation.request import Completion, Message, Request
 from stages.generation.settings import SamplingSettings
 from stages.generation.teacher import Generator
-from stages.tasks.kinds import Kind, extract, same
+from stages.tasks.kinds import extract, same
 
-# What ends an answer that is told in a line of its own.
-_ENDS = {"choice": (")", "."), "number": (".", "="), "brackets": ()}
+# What ends an answer that is told in a line of its own, beside the line; of kinds that are not here, a sentence's end.
+_ENDS: dict[str, tuple[str, ...]] = {"boolean": (".",), "yes_no": (".",), "choice": (")", "."), "brackets": ()}
+_SENTENCE_END = ". "  # not every full stop: 3.5 and U.S. have some of their own
 _NEXT_TURN = ("\n### Instruction:", "\nQuestion:", "\nQ:")
 _CHARACTERS_A_TOKEN = 2  # or more: so that no tokenizer needs more tokens than are granted
 _SPARE_TOKENS = 4
@@ -52,6 +53,7 @@ class Asker:
         longest: dict[str, int] = {}
         for item in items:
             longest[item["task"]] = max(longest.get(item["task"], 0), len(item["answer"]))
+        self._of_sentences = {item["task"] for item in items if _SENTENCE_END in item["answer"]}  # "the U.S. Army"
         self._tokens = {
             task: settings.reasoning_tokens + math.ceil(length / _CHARACTERS_A_TOKEN) + _SPARE_TOKENS
             for task, length in longest.items()
@@ -59,7 +61,6 @@ class Asker:
 
     def request(self, item: Mapping[str, Any], shots: Sequence[tuple[str, str]]) -> Request:
         """A question after `shots`, (question, response) pairs. The shots come first: a prefix that others share."""
-        kind: Kind = self._tasks[item["task"]]["kind"]
         messages: list[Message] = []
         for question, response in shots:
             messages.append({"role": "user", "content": question})
@@ -73,8 +74,11 @@ class Asker:
         sampling = SamplingSettings(temperature=0.0, top_p=1.0, max_tokens=self._tokens[item["task"]])
         # Behind the begun turn a line is an answer; where the student reasons, only its turn ends it. A model that has
         # no chat template may not end its turn: what it asks itself next is no part of the answer.
-        stop = ("\n", *_ENDS.get(kind, (".",))) if direct else _NEXT_TURN
+        stop = ("\n", *self._ends(item["task"])) if direct else _NEXT_TURN
         return Request(prompt, 0, sampling, stop=stop)
+
+    def _ends(self, task: str) -> tuple[str, ...]:
+        return _ENDS.get(self._tasks[task]["kind"], () if task in self._of_sentences else (_SENTENCE_END,))
 
     def ask(self, asked: Sequence[tuple[Mapping[str, Any], Request]]) -> list[Answered]:
         """The answers to (item, request) pairs, in order."""

@@ -26,7 +26,7 @@ class IncontextSettings(AskingSettings):
 
 SPEC = StageSpec(
     name="incontext",
-    version=2,
+    version=3,
     settings=IncontextSettings,
     about="score candidates by the student's answers with each as its one example",
     inputs=("rows", "student", "tasks", "preference"),

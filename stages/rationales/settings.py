@@ -91,7 +91,7 @@ class RationalesSettings(GenerationSettings):
 
 SPEC = StageSpec(
     name="rationales",
-    version=2,
+    version=3,
     settings=RationalesSettings,
     about="the teacher answers the questions with its reasoning",
     inputs=("instructions", "seeds", "teacher"),

@@ -29,6 +29,7 @@ _SPELLED = re.compile(
     rf"\b(?:({'|'.join(_TENS)})[-\s]({'|'.join(_NUMBER_WORDS[1:10])})|({'|'.join(_WORDS_FOR_NUMBERS)}))\b",
     re.IGNORECASE,
 )
+_OPEN_EQUATION = re.compile(r"=\W*$")  # "2 + 5 =" does not say what it comes to
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+")
 _STAR = re.compile(r"^\s*\*\s+", re.MULTILINE)
 _REFUSAL = re.compile(
@@ -148,7 +149,7 @@ def _number(text: str, _: Sequence[str], told: bool) -> str | None:
         for match in _SPELLED.finditer(text)
     ]
     found = sorted(digits + (words if told or not digits else []))
-    if not found:
+    if not found or _OPEN_EQUATION.search(text):
         return None
     # "12 + 3 = 15": what an equation comes to stands last.
     value = found[0][1] if told and "=" not in text else found[-1][1]

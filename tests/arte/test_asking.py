@@ -13,11 +13,13 @@ import pytest
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import FileStore, Store
+from stages.contract.tables import make_table
 from stages.signals.rows import COLUMNS
+from stages.tasks.stage import ITEMS, TASKS
 from tests.arte.inputs import Row, last_user, preference, rationale_table, rationales, served, tasks
 from tests.generation.inputs import LOCAL, REMOTE
 from tests.generation.server import Answer, says, serving
-from tests.support import model_input, run_stage
+from tests.support import model_input, publish, run_stage
 
 
 def knowing(_: int, body: Row) -> Answer:
@@ -60,6 +62,40 @@ def test_what_a_student_without_end_asks_itself_is_no_part_of_its_answer(file_st
 
     made, _ = asked(file_store, running_on, shots=[0], reasoning_tokens=100)
     assert all(row["correct"] for row in made.table().to_pylist())
+
+
+HALVES = {"1": "3.5", "2": "1,234.5"}
+LANDS = {"3": "U.S.", "4": "the Isle of Man"}
+FORCES = {"5": "the U.S. Army", "6": "the Navy"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "said", "answers"),
+    [
+        ("number", HALVES, {"1": " 3.5. It is half of 7.", "2": " 1,234.50 dollars. So"}, ["3.5", "1234.5"]),
+        ("number", HALVES, {"1": " 1.5 + 2 = 3.5\n", "2": " 2 + 5 ="}, ["3.5", None]),
+        ("text", LANDS, {"3": " the U.S. It has", "4": " the Isle of Man. It has"}, ["the u.s", "the isle of man"]),
+        ("text", LANDS, {"3": " U.S.", "4": " U.S. It has"}, ["u.s", "u.s"]),
+        ("text", FORCES, {"5": " the U.S. Army", "6": " the Navy."}, ["the u.s. army", "the navy"]),
+        ("labels", LANDS, {"3": " U.S.", "4": " The Isle of Man. It has"}, ["u.s.", "the isle of man"]),
+    ],
+)
+def test_a_full_stop_inside_an_answer_does_not_end_it(
+    file_store: Store, kind: str, known: dict[str, str], said: dict[str, str], answers: list[str | None]
+) -> None:
+    of_one = {"task": "one", "rationale": "", "role": "test"}
+    rows = [{**of_one, "item_id": name, "question": name, "answer": answer} for name, answer in known.items()]
+    labels = [*known.values()] if kind == "labels" else []
+    about = [{"task": "one", "category": "c", "kind": kind, "about": "one", "labels": labels}]
+    inputs: dict[str, Any] = {
+        "tasks": publish(
+            file_store, "tasks", tables={"items": make_table(rows, ITEMS), "tasks": make_table(about, TASKS)}
+        ),
+        "student": REMOTE,
+    }
+    with serving(lambda _, body: says(said[last_user(body)])) as server:
+        made = run_stage(file_store, "answers", {**served(server.url), "shots": [0]}, inputs)
+    assert [row["answer"] for row in made.table().to_pylist()] == answers
 
 
 def test_answers_that_never_parse_are_a_figure_and_wrong(file_store: Store) -> None:

@@ -61,6 +61,8 @@ NOT_FOUND = [
     ("choice", "The answer is All of them"),
     ("number", "There are several."),
     ("number", "version v2x"),
+    ("number", "So the answer is 2 + 5 ="),
+    ("number", "The answer is 2 + 5 = ?"),
     ("brackets", "I am not sure (sorry)."),
     ("words", "1 2 3"),
     ("words", "I do not know"),
