@@ -42,6 +42,13 @@ _OF_SENTENCES = re.compile(
     r"|answer|list|words|alphabetical|alphabetically)\b",
     re.IGNORECASE,
 )
+# A denial in the same clause as the label behind it, and the words between the two.
+_DENIED = re.compile(
+    r"(?<!\w)(?:(?P<both>neither|nor)|not|never|cannot|\w+n['’]t)"
+    r"(?P<between>(?:[ \t]+(?!(?:and|but|so|thus|hence|therefore)\b)\w[\w'’-]*){0,4})[ \t('‘]*\Z|(?<!\w)non-\Z",
+    re.IGNORECASE,
+)
+_TURNS_IT = re.compile(r"(?:\s+(?:an?|the|be|(?!only\b)\w+ly))*\s*", re.IGNORECASE)  # not a logically valid …
 _LETTER_IN_PARENTHESES = re.compile(r"\(\s*([A-Za-z])\s*\)|(?<![\w(])([A-Z])\)")
 # "A good one" and "I think" begin with a letter too.
 _BARE_LETTER = re.compile(
@@ -107,19 +114,39 @@ def _label(words: Sequence[str], text: str, told: bool) -> str | None:
     """The one label that is told first, or in prose last; the longest where one is in another (valid, invalid)."""
     ordered = sorted(words, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, ordered))})(?!\w)", re.IGNORECASE)
-    found = pattern.findall(text)
-    return (found[0] if told else found[-1]).lower() if found else None
+    found = list(pattern.finditer(text))
+    return _meant(words, text, found[0] if told else found[-1]) if found else None
+
+
+def _meant(words: Sequence[str], text: str, found: re.Match[str]) -> str | None:
+    """A label as it is said, or the other one of two where it is denied; None where a denial leaves open which."""
+    label = found.group().lower()
+    others = {word.lower() for word in words} - {label}
+    match _denial(text[: found.start()]):
+        case None:
+            return label
+        case "turned" if len(others) == 1:
+            return others.pop()
+    return None
+
+
+def _denial(before: str) -> Literal["turned", "open"] | None:
+    """What the words before a label make of it: its opposite, or nothing certain; None where they deny nothing."""
+    denied = _DENIED.search(before)
+    if denied is None:
+        return None
+    return "turned" if denied["both"] is None and _TURNS_IT.fullmatch(denied["between"] or "") else "open"
 
 
 def _boolean(text: str, _: Sequence[str], told: bool) -> str | None:
     # "not ( True ) is False": in a told line with several, an equation's result stands last.
-    found = re.findall(r"(?<!\w)(true|false)(?!\w)", text, re.IGNORECASE)
-    if not found:
-        return None
-    if told and len(found) == 1 and re.match(r"\W*not\W+(?:true|false)\b", text, re.IGNORECASE):
-        return "false" if found[0].lower() == "true" else "true"
+    found = list(re.finditer(r"(?<!\w)(?:true|false)(?!\w)", text, re.IGNORECASE))
+    if len(found) <= 1:
+        return _label(("true", "false"), text, told)
     worked_out = told and re.search(r"(?<!\w)(?:not|and|or|=)(?!\w)|=", text, re.IGNORECASE)
-    return str(found[0] if told and not worked_out else found[-1]).lower()
+    value = found[0] if told and not worked_out else found[-1]
+    # "True and not False", "False, not True": no result stands last.
+    return None if _denial(text[: value.start()]) == "turned" else value.group().lower()
 
 
 def _yes_no(text: str, _: Sequence[str], told: bool) -> str | None:

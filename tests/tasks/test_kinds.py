@@ -8,6 +8,7 @@ from stages.tasks.kinds import Kind, extract, normal, same
 
 FOUND = [
     ("boolean", "not ( True ) and ( True ) is False.", "false"),
+    ("boolean", "So not True is False.", "false"),
     ("boolean", "True and False = False. So the answer is **False**.", "false"),
     ("boolean", "The answer is: TRUE", "true"),
     ("boolean", "So the answer is not True = False.", "false"),
@@ -69,6 +70,8 @@ NOT_FOUND = [
     ("words", "So the answer is that I cannot sort these."),
     ("words", "Here is the list of words sorted"),
     ("text", "The answer is that I do not know"),
+    ("boolean", "So the answer is False, not True."),
+    ("boolean", "That comes to False and not False."),
     ("boolean", "I do not know whether it is True or False"),
     ("number", "There are apples.\nI don't know. 1 and 2"),
     ("choice", "I'm not sure (A)"),
@@ -99,6 +102,37 @@ def test_the_longer_of_two_labels_is_read_where_one_is_in_the_other() -> None:
     assert extract("labels", "So the answer is Valid", labels) == "valid"
     assert extract("labels", "So the answer is invalid", ("valid", "invalid")) == "invalid"
     assert extract("labels", "perhaps", labels) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("So the answer is not valid.", "invalid"),
+        ("The argument is not deductively valid.", "invalid"),
+        ("It isn't a logically valid argument", "invalid"),
+        ("So the answer is that it cannot be valid", "invalid"),
+        ("So the answer is non-valid", "invalid"),
+        ("So the answer is not invalid, it is valid", "valid"),
+        ("The premises are not all true, so the argument is invalid.", "invalid"),
+        ("The conclusion does not follow and it is invalid", "invalid"),
+        ("There is no doubt that it is valid", "valid"),
+        ("This does not help\nvalid", "valid"),
+        ("So the answer is not clear whether valid", None),
+        ("So the answer is not considered valid", None),
+        ("So the answer is not only valid", None),
+        ("So the answer is neither valid nor invalid", None),
+    ],
+)
+def test_a_label_that_is_denied_is_never_read_as_it(output: str, answer: str | None) -> None:
+    assert extract("labels", output, ("valid", "invalid")) == answer
+
+
+def test_a_denied_label_of_more_than_two_is_none_and_one_of_yes_and_no_the_other() -> None:
+    assert extract("labels", "So the answer is not neutral", ("positive", "neutral", "negative")) is None
+    assert extract("yes_no", "So the answer is not yes") == "no"
+    assert extract("yes_no", "So the answer is No, not yes.") == "no"
+    assert extract("boolean", "So the answer is that it is not True") == "false"
+    assert extract("boolean", "The expression isn't True.") == "false"
 
 
 def test_the_last_answer_that_is_told_counts() -> None:
