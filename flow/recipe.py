@@ -57,6 +57,8 @@ UNREAD: dict[str, tuple[str, ...]] = {
         *_OF_TASKS, *_OF_ROUNDS, "judge", "random", "dpo", "budget",
     ),
 }  # fmt: skip
+# Questions of one task are alike by its form: these gates of `diversity` are off for arte, unless a recipe sets them.
+_GATES_OFF = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0, "most_in_evaluation": 1.0}
 MOST_SHARDS = 100_000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -197,6 +199,14 @@ class RecipeBase(BaseSettings):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"a student's name has lower-case letters, digits and dashes only, not {name!r}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gates_for_tasks(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = values.get("diversity", {})
+        if values.get("method") != "arte" or not isinstance(given, Mapping):
+            return values
+        return {**values, "diversity": {**_GATES_OFF, **given}}
 
     @model_validator(mode="after")
     def _scores_have_the_signs_that_pairs_need(self) -> RecipeBase:

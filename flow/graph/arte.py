@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flow import methods
 from flow.graph.budget import budgeted, with_prompts
@@ -17,11 +16,13 @@ from flow.graph.evaluation import with_baseline
 from flow.graph.model import Edge, Source
 from flow.graph.students import Replicas, train
 from flow.methods import TAILORED, Method, Scored, method_of, own_method
+from stages.contract.spec import StageSettings
 from stages.evaluate.names import replica
 
 TASKS = Edge("tasks")
 _UNTRAINED = "base"
-_GATES_OFF = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0, "most_in_evaluation": 1.0}
+# What the teacher drafts before any training.
+_UNMODIFIED_DRAFTS = Edge("it1.questions")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _round(
     rows = builder.share(
         f"{prefix}.rationales", "rationales", {"instructions": selected, "seeds": TASKS, "teacher": teacher}
     )
-    _watch(builder, prefix, drafted, rows)
+    _watch(builder, prefix, teacher, drafted, rows, recipe.section("diversity"))
     scores = _scored(builder, prefix, signals[0], rows, teacher, preference, control_of)
     for each in signals[1:]:
         _scored(builder, prefix, each, rows, teacher, preference, (scores,))
@@ -183,22 +184,18 @@ def _dataset(builder: Builder, name: str, teacher: Source, preference: Edge) -> 
         {"instructions": selected, "seeds": TASKS, "teacher": teacher},
         recipe.fresh_settings("rationales").model_copy(update={"style": "naive"}),
     )
-    _watch(builder, name, drafted, rows)
+    _watch(builder, name, teacher, drafted, rows, recipe.fresh_settings("diversity"))
     if recipe.measure:
         _incontext(builder, name, rows, preference)
     return rows
 
 
-def _watch(builder: Builder, prefix: str, drafted: Edge, rows: Edge) -> None:
-    """How varied drafts are, and what they have of the test's questions.
-
-    Questions of one task are alike by its form, so a gate on that is one that the recipe sets itself. What a collapsed
-    teacher would leave too few of, and any question of the tasks' own, `select` has seen to.
-    """
-    settings: Any = builder.recipe.section("diversity")
-    off = {name: value for name, value in _GATES_OFF.items() if name not in settings.model_fields_set}
+def _watch(builder: Builder, prefix: str, teacher: Source, drafted: Edge, rows: Edge, settings: StageSettings) -> None:
+    """How varied drafts are, what they have of the test's questions, and what training left of their variety."""
     inputs: dict[str, Source] = {"instructions": drafted, "rows": rows, "evaluation.tasks": TASKS}
-    builder.share(f"{prefix}.diversity", "diversity", inputs, settings.model_copy(update=off))
+    if teacher != builder.recipe.teacher:
+        inputs["unmodified"] = _UNMODIFIED_DRAFTS
+    builder.share(f"{prefix}.diversity", "diversity", inputs, settings)
 
 
 def _incontext(builder: Builder, prefix: str, rows: Edge, preference: Edge) -> Edge:

@@ -30,6 +30,15 @@ class Diversity:
     largest_cluster: float
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Of two samples of N texts each: the first's distinct texts and distinct-2, over the second's; None: no pair."""
+
+    texts: int
+    distinct_texts: float
+    distinct_pairs: float | None
+
+
 def measure(texts: Sequence[str], cluster_threshold: float) -> Diversity:
     """The measures of some texts; those without a word have no n-gram and resemble nothing."""
     split = [words(text) for text in texts]
@@ -42,6 +51,17 @@ def measure(texts: Sequence[str], cluster_threshold: float) -> Diversity:
         self_rouge=nearest,
         clusters=len(sizes),
         largest_cluster=max(sizes, default=0) / max(1, len(texts)),
+    )
+
+
+def kept(texts: Sequence[str], others: Sequence[str]) -> Kept:
+    """How varied some texts are against as many others; both hold at least one."""
+    split, other = ([words(text) for text in each] for each in (texts, others))
+    pairs = distinct(other, 2)
+    return Kept(
+        texts=len(texts),
+        distinct_texts=len(set(map(tuple, split))) / len(set(map(tuple, other))),
+        distinct_pairs=(distinct(split, 2) or 0.0) / pairs if pairs else None,
     )
 
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from stages.contract.spec import StageSettings, StageSpec, resource
 
+ALL_TASKS = "all tasks"  # beside the tasks by name, which have no space in them
+
 
 class DiversitySettings(StageSettings):
     """What is measured, and the gates. A gate of 0 or 1, whichever nothing can fail, switches it off."""
@@ -28,6 +30,13 @@ class DiversitySettings(StageSettings):
     most_in_one_cluster: float = resource(
         0.5, ge=0, le=1, description="gate: share of the sample in its largest cluster"
     )
+    least_kept: float = resource(
+        0.5,
+        ge=0,
+        le=1,
+        description="gate, ARTE: a trained teacher's distinct questions, and their distinct-2, over those of as many "
+        "questions of the unmodified one, in each task and in all",
+    )
     most_contaminated: float = resource(
         0.05,
         ge=0,
@@ -48,5 +57,5 @@ SPEC = StageSpec(
     settings=DiversitySettings,
     about="distinct-n, self-ROUGE, clusters, and overlap with what students are judged on",
     inputs=("instructions", "rows"),
-    optional=("reference", "evaluation.*"),
+    optional=("reference", "evaluation.*", "unmodified"),
 )

@@ -3,7 +3,8 @@
 Diversity of instructions is measured on what the teacher wrote, before `curate` takes duplicates out: afterwards a
 collapsed teacher looks like one that wrote little. That of responses is of one response to each instruction, since
 those to the same one are alike by nature, and of its beginning, since long texts repeat themselves more. Figures are
-published by the stage that fails its gate too: in the message.
+published by the stage that fails its gate too: in the message. Questions of a task are alike by its form, so a trained
+teacher's are compared with those that the unmodified one drafted (`unmodified`), as many of both.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from stages.contract.context import StageContext
 from stages.contract.errors import StageError, gate
 from stages.contract.tables import make_table
 from stages.diversity.contamination import Overlaps
-from stages.diversity.measures import Diversity, measure
-from stages.diversity.settings import DiversitySettings
+from stages.diversity.measures import Diversity, Kept, kept, measure
+from stages.diversity.settings import ALL_TASKS, DiversitySettings
 from stages.influence.select import audit_sample
 
 CONTAMINATED = pa.schema(
@@ -42,6 +43,7 @@ def run(context: StageContext) -> None:
         texts = _sampled(written, settings.sample)
         found = measure(texts, settings.cluster_threshold)
         answers = measure(_beginnings(usable, settings), settings.cluster_threshold)
+        against = _against_unmodified(context, settings)
         context.progress.advance()
         context.check_stop()
         contaminated = _contaminated(usable, _overlaps(context, settings))
@@ -58,7 +60,10 @@ def run(context: StageContext) -> None:
         "contaminated_by": {name: len(rows) for name, rows in by_set.items()},
         "like_probe": len(by_set.get(PROBE, set()) - judged_on),
     }
+    if against:
+        figures["kept"] = {task: asdict(each) for task, each in against.items()}
     _check_overlap(settings, figures)
+    _check_kept(settings, against)
     _check_variety(settings, "instruction", found)
     _check_variety(settings, "response", answers)
     context.meter.count(rows_in=len(rows), rows_kept=len(usable) - len(judged_on))
@@ -68,7 +73,33 @@ def run(context: StageContext) -> None:
 def _sampled(written: pa.Table, size: int) -> list[str]:
     """Texts by the smallest hashes of their ids: the same ones whatever the shards."""
     texts: dict[str, str] = dict(zip(*(column.to_pylist() for column in written.columns), strict=True))
+    return _drawn(texts, size)
+
+
+def _drawn(texts: Mapping[str, str], size: int) -> list[str]:
     return [texts[name] for name in sorted(audit_sample(texts, size, salt="diversity"))]
+
+
+def _against_unmodified(context: StageContext, settings: DiversitySettings) -> dict[str, Kept]:
+    """By task, and of all: how varied the questions are against as many that the unmodified teacher drafted."""
+    if not context.has("unmodified"):
+        return {}
+    now, then = (_by_task(context, name) for name in ("instructions", "unmodified"))
+    sizes = {task: min(len(now[task]), len(then[task]), settings.sample) for task in sorted(now.keys() & then)}
+    drawn = {task: (_drawn(now[task], size), _drawn(then[task], size)) for task, size in sizes.items()}
+    if not drawn:
+        return {}
+    both = tuple([text for each in drawn.values() for text in each[side]] for side in (0, 1))
+    return {ALL_TASKS: kept(*both), **{task: kept(*each) for task, each in drawn.items()}}
+
+
+def _by_task(context: StageContext, name: str) -> dict[str, dict[str, str]]:
+    """task → id → question."""
+    found: dict[str, dict[str, str]] = {}
+    for row in context.table(name, columns=("instruction_id", "task", "instruction")).to_pylist():
+        if row["instruction"] is not None:
+            found.setdefault(row["task"], {})[row["instruction_id"]] = row["instruction"]
+    return found
 
 
 def _beginnings(usable: Iterable[dict[str, Any]], settings: DiversitySettings) -> list[str]:
@@ -148,6 +179,17 @@ def _check_overlap(settings: DiversitySettings, figures: dict[str, Any]) -> None
                 f"which students are judged on, and {limit:.0%} is allowed",
                 "look at the seeds (prepare.overlap), or raise diversity.overlap_words",
             )
+
+
+def _check_kept(settings: DiversitySettings, against: Mapping[str, Kept]) -> None:
+    for task, each in against.items():
+        for what, share in (("questions", each.distinct_texts), ("pairs of words", each.distinct_pairs)):
+            if each.texts >= settings.gate_after and share is not None and share < settings.least_kept:
+                told = (
+                    f"of {task}, {each.texts} of each, {share:.0%} as many {what} are distinct as in the unmodified "
+                    "teacher's"
+                )
+                raise _collapsed("least_kept", "question", told, settings.least_kept)
 
 
 def _check_variety(settings: DiversitySettings, text: str, found: Diversity) -> None:

@@ -143,6 +143,57 @@ def test_of_tasks_the_questions_of_the_test_are_compared(file_store: Store) -> N
     ]
 
 
+OFF = {"least_distinct": 0.0, "most_self_rouge": 1.0, "most_in_one_cluster": 1.0}
+
+
+def trained(store: Store, now: dict[str, list[str]], then: dict[str, list[str]], **settings: Any) -> Artifact:
+    """The check of what a trained teacher drafted by task, against what it drafted before."""
+    written = {
+        name: publish(
+            store,
+            "questions",
+            tables={
+                "rows": pa.Table.from_pylist(
+                    [
+                        {"instruction_id": f"{name}-{task}-{number}", "task": task, "instruction": text}
+                        for task, texts in by_task.items()
+                        for number, text in enumerate(texts)
+                    ]
+                )
+            },
+        )
+        for name, by_task in (("instructions", now), ("unmodified", then))
+    }
+    rows = [{"response_id": "r", "instruction": "a", "response": "b", "usable": True}]
+    inputs = {**written, "rows": publish(store, "rationales", tables={"rows": pa.Table.from_pylist(rows)})}
+    return run_stage(store, "diversity", {**OFF, **settings}, inputs)
+
+
+def test_a_trained_teachers_questions_are_compared_with_as_many_of_the_unmodified_one(file_store: Store) -> None:
+    alike = [f"What is {number} + 1?" for number in range(80)]  # as a task's questions are
+    figures = trained(file_store, {"sum": alike[:40], "even": varied()}, {"sum": alike, "even": varied()})
+    kept = figures.manifest.figures["kept"]
+    assert {task: each["texts"] for task, each in kept.items()} == {"all tasks": 80, "even": 40, "sum": 40}
+    assert kept["sum"]["distinct_texts"] == kept["even"]["distinct_pairs"] == 1
+    assert "kept" not in checked(file_store, [*varied()]).manifest.figures
+
+
+def test_a_teacher_whose_training_left_it_one_question_of_a_task_stops_the_run(file_store: Store) -> None:
+    then = {"sum": [f"What is {number} + 1?" for number in range(40)], "even": varied()}
+    collapsed = {"sum": ["What is 3 + 1?"] * 40, "even": varied()}
+    with pytest.raises(StageError) as caught:
+        trained(file_store, collapsed, then)
+    assert caught.value.code == ExitCode.GATE
+    text = "diversity.least_kept: the teacher's questions are too alike: of sum, 40 of each, 2% as many questions"
+    assert text in str(caught.value)
+    trained(file_store, collapsed, then, least_kept=0.0)
+    # Too few of one task to judge it, and enough of all together.
+    few = {task: ["What is 3 + 1?"] * 20 for task in then}
+    with pytest.raises(StageError, match="of all tasks, 40 of each"):
+        trained(file_store, few, then)
+    trained(file_store, few, then, gate_after=41)
+
+
 def test_each_evaluation_set_has_the_gate_and_is_named(file_store: Store) -> None:
     texts: list[str | None] = [*varied(20), TIDES, f"Now. {TIDES}"]
     text = stopped(file_store, texts, evaluation={"mtbench": [TIDES]})

@@ -13,7 +13,7 @@ from flow.bundled import copy_recipe
 from flow.counts import ways
 from flow.graph import Edge, Graph, build
 from flow.recipe import load_recipe
-from flow.session import open_recipe
+from flow.session import find_run, open_recipe
 from stages.contract.catalog import spec
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import FileStore
@@ -60,6 +60,7 @@ def test_the_panel_answers_the_validation_questions_and_students_those_of_the_te
 def test_a_tasks_questions_are_alike_by_its_form_so_only_gates_that_are_set_stand(tmp_path: Path) -> None:
     node: Any = graph(tmp_path).nodes["it1.diversity"]
     assert (node.settings.most_self_rouge, node.settings.most_in_one_cluster) == (1.0, 1.0)
+    assert node.settings.least_kept == 0.5
     assert node.inputs == {
         "instructions": Edge("it1.questions"),
         "rows": Edge("it1.rationales"),
@@ -76,6 +77,32 @@ def test_a_tasks_questions_are_alike_by_its_form_so_only_gates_that_are_set_stan
 def test_comparison_and_report_have_the_same_baseline(tmp_path: Path, compare: list[str], baseline: str) -> None:
     nodes: Any = graph(tmp_path, compare=compare).nodes
     assert (nodes["comparison"].settings.baseline, nodes["report"].settings.baseline) == (baseline, baseline)
+
+
+def test_gates_that_are_off_stay_off_when_the_recipe_comes_back_from_the_store(tmp_path: Path) -> None:
+    path = write(tmp_path, method="arte", measure=False, diversity={"least_distinct": 0.2}, rationales={"prompts": {}})
+    run = open_recipe(path, str(tmp_path / "store"), [], write=True)
+    again = find_run(run.recipe.name, str(tmp_path / "store"))
+    assert again.graph.nodes["it1.diversity"].settings == run.graph.nodes["it1.diversity"].settings
+    gates: Any = again.graph.nodes["it1.diversity"].settings
+    assert (gates.least_distinct, gates.most_self_rouge) == (0.2, 1.0)
+
+
+def test_a_trained_teachers_drafts_are_compared_with_those_before_any_training(tmp_path: Path) -> None:
+    found = graph(tmp_path, compare=["self-instruct", "random"], iterations=2).nodes
+    compared = {name: node.inputs.get("unmodified") for name, node in found.items() if node.stage == "diversity"}
+    drafts = Edge("it1.questions")
+    assert compared == {
+        "it1.diversity": None, "it2.diversity": drafts, "random.it2.diversity": drafts, "tailored.diversity": drafts,
+        "self-instruct.diversity": None, "random.diversity": drafts,
+    }  # fmt: skip
+
+
+def test_the_final_data_have_gates_of_their_own(tmp_path: Path) -> None:
+    nodes: Any = graph(tmp_path, diversity={"sample": 100}, fresh={"diversity": {"least_kept": 0.0}}).nodes
+    assert (nodes["it1.diversity"].settings.least_kept, nodes["tailored.diversity"].settings.least_kept) == (0.5, 0.0)
+    assert nodes["tailored.diversity"].settings.sample == 100
+    assert nodes["tailored.diversity"].settings.most_self_rouge == 1.0
 
 
 def test_the_compared_branch_differs_in_its_teacher_alone_and_both_use_the_naive_prompt(tmp_path: Path) -> None:

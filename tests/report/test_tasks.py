@@ -54,7 +54,16 @@ def reported(store: Store) -> Artifact:
         "tailored.rationales": rationale_table(store, rationales()),
         "self-instruct.rationales": rationale_table(store, rationales()[:6]),
         "tailored.diversity": artifact_input(
-            run_stage(store, "diversity", {}, {"instructions": question_table(store, questions()), "rows": rows})
+            run_stage(
+                store,
+                "diversity",
+                {},
+                {
+                    "instructions": question_table(store, [{**row, "instruction": "What?"} for row in questions()]),
+                    "rows": rows,
+                    "unmodified": question_table(store, questions()),
+                },
+            )
         ),
         "accuracy": artifact_input(accuracy),
         "comparison": artifact_input(comparison),
@@ -110,6 +119,7 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
         "as its one example", "chosen, score +", "What the teacher wrote, before duplicates are taken out",
         "self-instruct.rationales against tailored.rationales",
+        "Questions of trained teachers: the distinct ones and distinct-2", "0 % (even)",
         "Right answers after 0 examples of each student against its cost",
     ):  # fmt: skip
         assert words in html, words

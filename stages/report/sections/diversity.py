@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.diversity.settings import ALL_TASKS
 from stages.report.nodes import Node, Nodes
 from stages.report.section import Section, Table, left_out
 from stages.report.words import count, fixed, percent
@@ -29,7 +30,13 @@ def section(nodes: Nodes) -> Section:
         [_overlap(node) for node in found if node.figures["contaminated_by"]],
         numeric=(1, 2, 3, 5),
     )
-    blocks = [table, overlap] if overlap.rows else [table]
+    kept = Table(
+        "Questions of trained teachers: the distinct ones and distinct-2, over the unmodified one's, of as many",
+        ["data", "questions compared", "distinct questions", "distinct-2", "lowest of any task"],
+        [_kept(node) for node in found if "kept" in node.figures],
+        numeric=range(1, 4),
+    )
+    blocks = [table, *(each for each in (kept, overlap) if each.rows)]
     examples = [(node, row) for node in found for row in node.rows("contaminated")][:_EXAMPLES]
     if examples:
         rows = [[node.name, row["evaluation"], row["column"], row["run"]] for node, row in examples]
@@ -61,6 +68,16 @@ def _row(name: str, figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kept(node: Node) -> list[str]:
+    shares = {
+        task: (each["texts"], each["distinct_texts"], each["distinct_pairs"])
+        for task, each in node.figures["kept"].items()
+    }
+    texts, *overall = shares.pop(ALL_TASKS)
+    least, task = min((share, task) for task, (_, *both) in shares.items() for share in both if share is not None)
+    return [_short(node), count(texts), *map(percent, overall), f"{percent(least)} ({task})"]
+
+
 def _overlap(node: Node) -> list[str]:
     figures = node.figures
     counts = (count(figures["rows"]), count(figures["contaminated"]), percent(figures["contaminated_share"]))
@@ -83,5 +100,6 @@ def _numbers(node: Node) -> dict[str, Any]:
         "rows",
         "contaminated",
         "contaminated_by",
+        "kept",
     )
-    return {name: node.figures[name] for name in names}
+    return {name: node.figures[name] for name in names if name in node.figures}
