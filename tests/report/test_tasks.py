@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from stages.contract.artifact import Artifact
 from stages.contract.store import Store
-from stages.report.sections.tasks import one_answer
+from stages.report.sections.tasks import few_questions, one_answer, unfitted, without_pairs
 from tests.arte.inputs import answered, question_table, questions, rationale_table, rationales, tasks
 from tests.support import artifact_input, publish, run_stage
 
@@ -19,6 +19,22 @@ def test_a_preference_set_with_one_answer_is_said_to_be_one() -> None:
     figures = {"tasks": {"even": {"one_answer": "Yes"}, "sum": {"one_answer": None}}}
     (text,) = one_answer(SimpleNamespace(figures=figures))  # type: ignore[arg-type]
     assert "Every preference question of even has the answer 'Yes'" in text
+
+
+def test_a_task_that_gave_too_little_is_said_to() -> None:
+    fits = {"tasks": {"even": {"converged": False}, "sum": {"converged": True}}}
+    (text,) = unfitted(SimpleNamespace(figures=fits))  # type: ignore[arg-type]
+    assert "did not converge for even:" in text
+    kept = {"tasks": {"even": 3, "sum": 5}, "short": {"even": 2}}
+    (text,) = few_questions(SimpleNamespace(name="it1.select", figures=kept))  # type: ignore[arg-type]
+    assert text == "it1.select: fewer new questions than asked for: even (2 short of 5)."
+    pairs = {
+        "tasks": {"even": {"question": 0, "rationale": 0}, "sum": {"question": 0, "rationale": 3}},
+        "without": {"question_fewer_than_two_scored": 1, "rationale_equal_scores": 4},
+    }
+    first, second = without_pairs(SimpleNamespace(name="it1.preferences", figures=pairs))  # type: ignore[arg-type]
+    assert first == "it1.preferences: no pair at all of even, so the teacher learnt nothing of it."
+    assert second == "it1.preferences: without a pair: 1 question fewer than two scored, 4 rationale equal scores."
 
 
 def reported(store: Store) -> Artifact:
@@ -118,6 +134,7 @@ def test_the_page_tells_of_tasks_accuracy_scores_and_pairs(file_store: Store, tm
         "Score by length of the rationale", "1 no answer could be parsed", "tailored against base after 0 examples",
         "gives more right answers than one trained on the self-instruct data", "0-shot accuracy",
         "as its one example", "chosen, score +", "What the teacher wrote, before duplicates are taken out",
+        "Pairs by task", "it1, rationale pairs",
         "self-instruct.rationales against tailored.rationales",
         "Questions of trained teachers: the distinct ones and distinct-2", "0 % (even)",
         "Right answers after 0 examples of each student against its cost",

@@ -35,6 +35,12 @@ def section(nodes: Nodes, branches: Branches) -> Section | None:
     if chosen is not None:
         blocks.append(_preference(chosen))
         text += one_answer(chosen)
+        text += unfitted(chosen)
+    text += [told for node in nodes.of_stage("select") for told in few_questions(node)]
+    paired = nodes.of_stage("preferences")
+    if paired:
+        blocks.append(_pairs(paired))
+        text += [told for node in paired for told in without_pairs(node)]
     scored = nodes.of_stage("incontext")
     if scored:
         blocks += _scores(scored, branches)
@@ -112,6 +118,49 @@ def one_answer(chosen: Node) -> list[str]:
         for task, answer in only.items()
         if answer is not None
     ]
+
+
+def unfitted(chosen: Node) -> list[str]:
+    """Tasks whose item responses found no best estimates."""
+    tasks = [task for task, each in sorted(chosen.figures["tasks"].items()) if not each["converged"]]
+    if not tasks:
+        return []
+    return [
+        f"The fit of item responses did not converge for {', '.join(tasks)}: which of these questions tell students "
+        "apart best is uncertain."
+    ]
+
+
+def few_questions(selected: Node) -> list[str]:
+    """Tasks that fewer new questions were drafted for than asked."""
+    short = [
+        f"{task} ({missing} short of {missing + selected.figures['tasks'][task]})"
+        for task, missing in sorted(selected.figures["short"].items())
+    ]
+    return [f"{selected.name}: fewer new questions than asked for: {', '.join(short)}."] if short else []
+
+
+def _pairs(paired: list[Node]) -> Table:
+    """What the teacher was trained on, by task."""
+    tasks = sorted({task for node in paired for task in node.figures["tasks"]})
+    kinds = ("question", "rationale")
+    return Table(
+        "Pairs by task",
+        ["", *(f"{node.name.removesuffix('.preferences')}, {kind} pairs" for node in paired for kind in kinds)],
+        [
+            [task, *(count(node.figures["tasks"].get(task, {}).get(kind, 0)) for node in paired for kind in kinds)]
+            for task in tasks
+        ],
+        numeric=range(1, 1 + 2 * len(paired)),
+    )
+
+
+def without_pairs(paired: Node) -> list[str]:
+    """Tasks that taught the teacher nothing, and why pairs were left out."""
+    none = [task for task, kinds in sorted(paired.figures["tasks"].items()) if not any(kinds.values())]
+    told = [f"{paired.name}: no pair at all of {', '.join(none)}, so the teacher learnt nothing of it."] if none else []
+    left_out = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in paired.figures["without"].items())
+    return [*told, f"{paired.name}: without a pair: {left_out}."] if left_out else told
 
 
 def _scores(scored: list[Node], branches: Branches) -> list[Figure | Table]:
