@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flow.recipe import RecipeBase
+from flow.recipe import UNREAD, RecipeBase
 from stages.contract.canonical import canonical_json, digest, folder_identity, sha256_file
 from stages.contract.errors import bad_settings
 from stages.contract.fingerprint import version_of
@@ -182,11 +182,15 @@ def check_models(recipe: RecipeBase, where: str) -> None:
 def settle_recipe(recipe: RecipeBase, store: Store | None, where: str) -> RecipeBase:
     """A recipe whose sources of rows mean the same on any machine (see `settle_source`).
 
-    A digest that the recipe itself names stays: the stage refuses other bytes.
+    A digest that the recipe itself names stays: the stage refuses other bytes. What the method does not read is left as
+    it is, so that it is still a default when the recipe comes back from the store.
     """
+    unread = UNREAD[recipe.method]
 
     def settle(key: str, source: ModelSource | Source) -> ModelSource | Source:
         if isinstance(source, ModelSource) or (source.digest and source.uri.startswith("s3://")):
+            return source
+        if key.partition(".")[0] in unread:
             return source
         found = settle_source(source.uri, store, f"{where}: {key}.uri")
         return source.model_copy(update=found | ({"digest": source.digest} if source.digest else {}))
