@@ -75,7 +75,10 @@ def test_every_bundled_recipe_is_a_run(path: Path) -> None:
         ({"prepare": {"seeds": {"uri": "store:../x.jsonl"}}}, "no key of a store"),
         ({"prepare": {"seeds": {"uri": "hf:/etc"}}}, "no dataset of the hub"),
         ({"method": "arte", "rationales": {"prompts": "ways"}}, "rationales.prompts: pods have no such folder: 'ways'"),
-        ({"panel": {"models": {"mine": {"model": "/models/mine"}}}}, "panel.models.mine: pods have no such model"),
+        (
+            {"method": "arte", "panel": {"models": {"mine": {"model": "/models/mine"}}}},
+            "panel.models.mine: pods have no such model",
+        ),
     ],
 )
 def test_a_recipe_that_pods_cannot_run_is_refused_with_its_key(recipe: dict[str, Any], words: str) -> None:
