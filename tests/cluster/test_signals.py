@@ -34,6 +34,7 @@ def recipe(folder: Path, url: str, **changes: Any) -> Path:
     engine = {"kind": "openai", "base_url": url, "model": "judge"}
     values = {
         "about": SIGNALS_MARK,
+        "method": "arte",  # it reads both sections
         "teacher": {"model": "builtin:smollm2"},  # only named: the judge is the server's
         "student": {"model": str(student)},
         "judge": {"engine": engine, "samples": SAMPLES, "least_parsed": 0.0, "chunk_rows": 4},
