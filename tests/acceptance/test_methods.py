@@ -1,0 +1,67 @@
+"""Every method of a comparison in one run: real stages on random models of 40,000 weights, to the table of them all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from stages.contract.artifact import Artifact
+from stages.contract.store import FileStore
+from tests.cluster.tiny import recipe, write
+from tests.generation.inputs import remote
+from tests.generation.server import Answer, says, serving
+
+PROGRAM = Path(sys.executable).with_name("montessori")
+COMPARED = ["self-instruct", "self-reward", "llm2llm", "random", "no-finetuning"]
+LIMIT_S = 3000.0
+
+
+def rated(_: int, body: dict[str, Any]) -> Answer:
+    """A judge whose rating hangs on the text."""
+    return says(f"Score: {crc32(json.dumps(body['messages']).encode()) % 6}")
+
+
+def test_all_methods_share_what_is_the_same_and_end_in_one_table(tmp_path: Path) -> None:
+    short = {"epochs": 1}
+    with serving(rated) as server:
+        values = recipe(tmp_path)
+        path = write(
+            tmp_path,
+            "methods",
+            values,
+            compare=COMPARED,
+            benchmarks=["harness"],
+            harness={"limit": 4},
+            judge={"engine": remote(server.url), "samples": 1},
+            dpo=values["dpo"] | short,
+            sft=values["sft"] | short,
+            influence=values["influence"] | {"ranks": 1},
+            instructions=values["instructions"] | {"prompts": 40},
+            reseed={"least_seeds": 2, "share": 1.0},
+            fresh={"instructions": {"prompts": 40, "seed": 1}, "curate": {"most_rows": 6, "least_rows": 1}},
+            budget={"match": "rows", "least_rows": 1},
+            run={"jobs": 2},
+        )
+        done = subprocess.run(
+            [PROGRAM, "run", path, "--store", tmp_path / "store", "--to", tmp_path / "runs"],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    store = FileStore(tmp_path / "store")
+    nodes = json.loads((tmp_path / "store" / "runs" / "methods" / "resolved.json").read_text())["nodes"]
+    assert "self-reward.it1.responses" not in nodes, "the first round's candidates are shared"
+    cells = Artifact(store, nodes["comparison"]["key"]).table("cells").to_pylist()
+    students = {"base", "tailored", "self-instruct", "self-reward", "llm2llm", "random"}
+    assert {(row["measure"], row["student"]) for row in cells} == {
+        (measure, student) for measure in ("loss", "harness_montessori_choices") for student in students
+    }
+    rows = {
+        name: Artifact(store, nodes[f"{name}.budget"]["key"]).manifest.tables["rows"] for name in students - {"base"}
+    }
+    assert len(set(rows.values())) == 1, f"all on equal rows: {rows}"
