@@ -62,7 +62,7 @@ def estimates(graph: Graph, past: Past) -> dict[str, Estimate]:
 
 
 def _from_past(graph: Graph, node: Node, past: Past) -> float | None:
-    like = [each for each in past[node.stage] if each.manifest.ledger.total_seconds and alike(graph, node, each)]
+    like = alike(graph, node, [each for each in past[node.stage] if each.manifest.ledger.total_seconds])
     if node.stage in _SMALL:
         taken = [each.manifest.ledger.total_seconds for each in like]
     elif (rows := _rows_in(graph, node)) is None:

@@ -6,7 +6,7 @@ is computed for it. What machine a past run had, nothing tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -63,15 +63,18 @@ def past_runs(graph: Graph, store: Store) -> Past:
     }
 
 
-def alike(graph: Graph, node: Node, past: PastRun) -> bool:
-    """Whether a row of a node will take as long as one of a past run did."""
-    now, then = node.settings.model_dump(mode="json"), past.manifest.settings
-    if any(_value(now, name) != _value(then, name) for name in _OF_A_ROW):
-        return False
-    model, against = model_of(graph, node), _against(graph, node)
-    if model is not None and (past.model is None or not _as_large(model, past.model)):
-        return False
-    return against is None or (past.against is not None and _close(against, past.against))
+def alike(graph: Graph, node: Node, past: Iterable[PastRun]) -> list[PastRun]:
+    """The past runs of a node's stage of which a row took as long as one of the node will."""
+    now, model, against = node.settings.model_dump(mode="json"), model_of(graph, node), _against(graph, node)
+
+    def like(run: PastRun) -> bool:
+        if any(_value(now, name) != _value(run.manifest.settings, name) for name in _OF_A_ROW):
+            return False
+        if model is not None and (run.model is None or not _as_large(model, run.model)):
+            return False
+        return against is None or (run.against is not None and _close(against, run.against))
+
+    return [run for run in past if like(run)]
 
 
 def model_of(graph: Graph, node: Node) -> ModelSource | None:
