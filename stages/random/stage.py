@@ -26,10 +26,9 @@ _Pool = dict[str | None, dict[str, list[Row]]]  # scored rows by task (None: the
 
 def run(context: StageContext) -> None:
     settings: RandomSettings = context.settings
-    table = candidates(context)
     scores = context.table("scores") if context.has("scores") else None
-    task = (_TASK,) if scores is not None and all(_TASK in each.column_names for each in (table, scores)) else ()
-    listed: list[Row] = table.select([*_NAMES, *task]).to_pylist()
+    task = (_TASK,) if scores is not None and _TASK in scores.column_names else ()
+    listed: list[Row] = candidates(context, columns=(*_NAMES, *task)).to_pylist()
     context.progress.begin(len(listed), phase="drawing")
     with context.meter.phase("compute"):
         if scores is None:
