@@ -12,12 +12,13 @@ from stages.generation.prompts import chat
 from stages.generation.request import Completion, Message, Request
 from stages.generation.settings import SamplingSettings
 from stages.generation.teacher import Generator
+from stages.influence.examples import PLAIN_NEXT_TURN
 from stages.tasks.kinds import extract, same
 
 # What ends an answer that is told in a line of its own, beside the line; of kinds that are not here, a sentence's end.
 _ENDS: dict[str, tuple[str, ...]] = {"boolean": (".",), "yes_no": (".",), "choice": (")", "."), "brackets": ()}
 _SENTENCE_END = ". "  # not every full stop: 3.5 and U.S. have some of their own
-_NEXT_TURN = ("\n### Instruction:", "\nQuestion:", "\nQ:")
+_NEXT_TURN = (PLAIN_NEXT_TURN, "\nQuestion:", "\nQ:")
 _CHARACTERS_A_TOKEN = 2  # or more: so that no tokenizer needs more tokens than are granted
 _SPARE_TOKENS = 4
 

@@ -18,6 +18,7 @@ from stages.contract.errors import ExitCode, StageError
 
 # For a tokenizer without a chat template: a base model has no turns to imitate.
 PLAIN_PROMPT = "### Instruction:\n{instruction}\n\n### Response:\n"
+PLAIN_NEXT_TURN = "\n" + PLAIN_PROMPT.partition("\n")[0]  # such a model may not end its own turn, but begin the next
 
 Reason = Literal["empty_response", "only_special_tokens", "no_response_token_left"]
 

@@ -13,12 +13,10 @@ from stages.generation.prompts import chat
 from stages.generation.request import Completion, Message, Request
 from stages.generation.seeds import sampling_seed
 from stages.generation.teacher import Generator
+from stages.influence.examples import PLAIN_NEXT_TURN
 from stages.replies.settings import RepliesSettings
 
 INPUT = "model"
-# A student without a chat template may not end its turn: what it asks itself next, as it was trained to read questions,
-# is no part of its answer. Nothing else ends one: unlike a task's answer, a reply may have a line "Question:" in it.
-_NEXT_TURN = "\n### Instruction:"
 SCHEMA = pa.schema(
     [
         ("question_id", pa.string()),
@@ -60,8 +58,10 @@ def _answered(
             text = question["turns"][turn]
             talks[place] += [{"role": "user", "content": text}] if turn else list(chat(text, settings.system))
             seed = sampling_seed("reply", settings.seed, question["question_id"], turn)
+            # What a student asks itself next is no part of its answer. Nothing else ends one: unlike a task's answer, a
+            # reply may have a line "Question:" in it.
             sampling = settings.sampling_of(question["category"])
-            requests.append(Request(student.conversation(talks[place]), seed, sampling, stop=(_NEXT_TURN,)))
+            requests.append(Request(student.conversation(talks[place]), seed, sampling, stop=(PLAIN_NEXT_TURN,)))
         for place, completion in zip(asked, student.generate(requests), strict=True):
             rows.append(_row(questions[place], turn, completion))
             talks[place].append({"role": "assistant", "content": rows[-1]["answer"]})
@@ -78,7 +78,7 @@ def _row(question: dict[str, Any], turn: int, completion: Completion) -> dict[st
         "question": question["turns"][turn],
         "reference": references[turn] if references else None,
         "difficulty": question["difficulty"],
-        "answer": completion.text.removesuffix(_NEXT_TURN).strip(),
+        "answer": completion.text.removesuffix(PLAIN_NEXT_TURN).strip(),
         "finish_reason": completion.finish_reason,
         "output_tokens": completion.output_tokens,
     }
