@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from stages.contract.artifact import Artifact
-from stages.contract.store import FileStore
+from tests.acceptance.running import run_to_end
 from tests.cluster.tiny import recipe, write
 from tests.generation.inputs import remote
 from tests.generation.server import Answer, says, serving
 
-PROGRAM = Path(sys.executable).with_name("montessori")
 COMPARED = ["self-instruct", "self-reward", "llm2llm", "random", "no-finetuning"]
 LIMIT_S = 3000.0
 
@@ -46,22 +42,12 @@ def test_all_methods_share_what_is_the_same_and_end_in_one_table(tmp_path: Path)
             budget={"match": "rows", "least_rows": 1},
             run={"jobs": 2},
         )
-        done = subprocess.run(
-            [PROGRAM, "run", path, "--store", tmp_path / "store", "--to", tmp_path / "runs"],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    store = FileStore(tmp_path / "store")
-    nodes = json.loads((tmp_path / "store" / "runs" / "methods" / "resolved.json").read_text())["nodes"]
-    assert "self-reward.it1.responses" not in nodes, "the first round's candidates are shared"
-    cells = Artifact(store, nodes["comparison"]["key"]).table("cells").to_pylist()
+        made = run_to_end(path, tmp_path, LIMIT_S)
+    assert "self-reward.it1.responses" not in made, "the first round's candidates are shared"
+    cells = made["comparison"].table("cells").to_pylist()
     students = {"base", "tailored", "self-instruct", "self-reward", "llm2llm", "random"}
     assert {(row["measure"], row["student"]) for row in cells} == {
         (measure, student) for measure in ("loss", "harness_montessori_choices") for student in students
     }
-    rows = {
-        name: Artifact(store, nodes[f"{name}.budget"]["key"]).manifest.tables["rows"] for name in students - {"base"}
-    }
+    rows = {name: made[f"{name}.budget"].manifest.tables["rows"] for name in students - {"base"}}
     assert len(set(rows.values())) == 1, f"all on equal rows: {rows}"

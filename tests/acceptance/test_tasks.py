@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from stages.contract.artifact import Artifact
-from stages.contract.store import FileStore
+from tests.acceptance.running import run_to_end
 from tests.cluster.tiny import write
 from tests.support import tiny_llama
 
-PROGRAM = Path(sys.executable).with_name("montessori")
 ANSWERS = (" True.", " False.", " 2.", " 3.", " 4.", " 5.")
 LIMIT_S = 1200.0
 
@@ -86,18 +81,7 @@ def recipe(folder: Path) -> dict[str, Any]:
 
 
 def test_a_teacher_is_tailored_on_tasks_and_its_students_answers_end_in_a_report(tmp_path: Path) -> None:
-    path = write(tmp_path, "tasks", recipe(tmp_path))
-    done = subprocess.run(
-        [PROGRAM, "run", path, "--store", tmp_path / "store", "--to", tmp_path / "runs"],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    store = FileStore(tmp_path / "store")
-    nodes = json.loads((tmp_path / "store" / "runs" / "tasks" / "resolved.json").read_text())["nodes"]
-    made = {name: Artifact(store, node["key"]) for name, node in nodes.items()}
-
+    made = run_to_end(write(tmp_path, "tasks", recipe(tmp_path)), tmp_path, LIMIT_S)
     scores = made["it1.incontext"].table().to_pylist()
     assert len({row["score"] for row in scores} - {None}) > 1
     assert {row["kind"] for row in made["it1.preferences"].table().to_pylist()} == {"question", "rationale"}
