@@ -126,9 +126,11 @@ chart: setup ## the chart's schema and README from the comments in values.yaml
 	@$(BIN)/python charts/document.py charts/montessori
 
 image: ## images montessori-TARGET:dev; CONTAINER=docker|podman|buildah, TARGETS="controller gpu"
-	@for target in $(TARGETS); do
+	@mkdir -p build/images # their ids: by a tag alone, the tests would take another checkout's images for these
+	for target in $(TARGETS); do
 		echo "-- montessori-$$target:dev"
-		$(BUILD) -q --target "$$target" -t "montessori-$$target:dev" . >/dev/null
+		$(BUILD) -q --target "$$target" -t "montessori-$$target:dev" . >"build/images/$$target.part"
+		mv "build/images/$$target.part" "build/images/$$target"
 	done
 
 kind-up: ## a kind cluster with MinIO, this checkout's images and the chart; again after a change, or half-way
