@@ -6,13 +6,14 @@ Published (arXiv 2410.14208, released code): for each candidate the checkpoint i
 taken on the candidate padded to 1024 tokens, and the reference set is evaluated in batches of 8 padded to 1024. Here in
 fp32, as ours is, so that arithmetic and layout are compared and not precision. `exact` and `first_order` are those of
 stages.influence.probe, with error bars; `two_stage` is first order on all and `corrected` on the best and the worst of
-each prompt's four candidates, timed as a whole.
+each prompt's four candidates: the seconds of both, by how many candidates need them.
 
 The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. It is slow, so agreement is of
 the first `--oracle-references` rows, speed of all. The floor is the time that the necessary matrix products alone would
 take at this machine's measured rate; first order's is of the scores alone, without the products for error bars. What
-is taken once (base, reference gradient) is printed, not spread over the candidates. With `--share N` passes over the
-reference are timed on one of N of their batches, which are of like size, and multiplied.
+is done once (base, reference gradient, a first step, which allocates) is not spread over the candidates; the longer two
+are printed. With `--share N` passes over the reference are timed on one of N of their batches, which are of like size,
+and multiplied.
 
 Each way runs in a process of its own, one after the other, so that its peak memory is its own; on a GPU in one process,
 where the peak is set back. The last line is JSON, and is written to bench/results/ for docs/performance.md
@@ -254,7 +255,7 @@ def run_exact(setup: Setup) -> dict[str, Any]:
     reference, candidates = inputs(setup)
     probe = prober(setup, reference, gradient_groups=GROUPS)
     rate = fp32_flops()
-    probe.reference_losses(probe.state.weights, probe._batches[:1])
+    probe.reference_losses(probe.step(candidates[0])[0], probe._batches[:1])
     (weights, _), step_s = timed(lambda: probe.step(candidates[0]))
     passes = {}
     for name, batches in (("exact", probe._batches), ("corrected", probe._corrected_batches)):
@@ -307,7 +308,8 @@ def ours(setup: Setup) -> dict[str, Any]:
     """What every way of ours takes; `two_stage` is first order on all and `corrected` on each prompt's ends."""
     exact, first = alone(run_exact, setup), alone(run_first_order, setup)
     two_stage = first["first_s"] + exact["corrected_s"] * first["ends"]
-    return {**exact, **first, "two_stage_s": two_stage, "peak": max(exact["peak"], first["peak"])}
+    peaks = {"peak_exact": exact["peak"], "peak": max(exact["peak"], first["peak"])}
+    return {**exact, **first, "two_stage_s": two_stage, **peaks}
 
 
 def by_length(probe: Any, bare: Any, candidate: Any, length: int, rate: float) -> dict[str, float]:
@@ -379,7 +381,7 @@ def report(
     pearson = {way: float(pearsonr(scores, truth).statistic) for way, scores in agreement.items()}
     rows = [
         ("published", published["seconds"], None, published["peak"]),
-        ("exact", mine["exact_s"], mine["floor_exact"], mine["peak"]),
+        ("exact", mine["exact_s"], mine["floor_exact"], mine["peak_exact"]),
         ("corrected", mine["corrected_s"] + mine["first_s"], None, mine["peak"]),
         ("two_stage", mine["two_stage_s"], None, mine["peak"]),
         ("first_order", mine["first_s"], mine["floor_first"], mine["peak"]),
@@ -409,6 +411,7 @@ def report(
         "floor_exact": round(mine["floor_exact"], 3),
         "floor_first_order": round(mine["floor_first"], 3),
         "peak_gib": round(mine["peak"], 2),
+        "peak_gib_exact": round(mine["peak_exact"], 2),
         "peak_gib_published": round(published["peak"], 2),
         "seconds": {name: round(seconds, 3) for name, seconds, *_ in rows},
         "once_s": {"base": round(mine["base_s"], 1), "gradient": round(mine["gradient_s"], 1)},
@@ -421,10 +424,10 @@ def report(
     }
     save("influence", f"{references}", line)
     print(json.dumps(line))
-    if spearman["exact"] < 0.999:
-        print("error: exact does not rank the candidates as the truth does", file=sys.stderr)
-        return 1
-    return 0
+    wrong = [way for way, least in (("exact", 0.999), ("first_order", 0.99)) if spearman[way] < least]
+    for way in wrong:
+        print(f"error: {way} does not rank the candidates as the truth does", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def deciding(scores: list[float]) -> set[int]:

@@ -64,7 +64,7 @@ def influence() -> Iterator[str]:
                     f"{each.get(f'ratio_{way}', 1.0):.1f}",
                     "" if spearman is None else f"{spearman:.4f}",
                     f"{floors[way]:.0%}" if way in floors else "",
-                    f"{each['peak_gib_published' if way == 'published' else 'peak_gib']:.1f}",
+                    f"{each.get(f'peak_gib_{way}', each['peak_gib']):.1f}",
                 )
             )
         yield table(("way", "s", "times faster", "Spearman", "of the floor", "peak GiB"), rows)
