@@ -15,7 +15,7 @@ class AggregateSettings(StageSettings):
 
 SPEC = StageSpec(
     name="aggregate",
-    version=1,
+    version=2,
     settings=AggregateSettings,
     about="mean score of each instruction over its responses, with variance components and reliability",
     inputs=("scores", "instructions"),
