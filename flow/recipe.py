@@ -221,9 +221,8 @@ class RecipeBase(BaseSettings):
     @model_validator(mode="after")
     def _gaps_have_the_standard_errors_that_pairs_ask_for(self) -> RecipeBase:
         pairs, responses, judge = (self.section(name).model_dump() for name in ("pairs", "responses", "judge"))
-        paired = {self.signal} if self.update == "dpo" else set()
-        paired |= {"judge"} if "self-reward" in self.compare else set()
-        if self.method != "montessori" or not pairs["least_gap_se"] or not paired:
+        paired = self._paired()
+        if not pairs["least_gap_se"] or not paired:
             return self
         asks = "pairs.least_gap_se asks for a gap in standard errors, and"
         if pairs["optimise"] != "responses" and responses["samples"] == 1:
@@ -233,6 +232,29 @@ class RecipeBase(BaseSettings):
         if pairs["optimise"] != "instructions" and (unknown := paired.intersection(WITHOUT_STDERR)):
             raise ValueError(f"{asks} a response's {min(unknown)} has none; optimise: instructions, or a gap of 0")
         return self
+
+    @model_validator(mode="after")
+    def _reliability_that_pairs_ask_for_can_be_known(self) -> RecipeBase:
+        pairs, writer, responses = (self.section(name).model_dump() for name in ("pairs", "instructions", "responses"))
+        # The control of random scores is not asked for it.
+        if not pairs["least_reliability"] or not self._paired() - {"random"}:
+            return self
+        asks = "pairs.least_reliability asks how reliable instructions' mean scores are, and"
+        if pairs["optimise"] == "responses":
+            raise ValueError(f"{asks} optimise: responses pairs no instructions; optimise: both, or ask for 0")
+        for section, values, of in (("responses", responses, "response"), ("instructions", writer, "instruction")):
+            if values["samples"] == 1:
+                raise ValueError(
+                    f"{asks} one {of} tells nothing of it ({section}.samples: 1); 2 or more, or leave it out"
+                )
+        return self
+
+    def _paired(self) -> set[str]:
+        """The signals that preference pairs are made by."""
+        if self.method != "montessori":
+            return set()
+        own = {self.signal} if self.update == "dpo" else set()
+        return own | ({"judge"} if "self-reward" in self.compare else set())
 
     @model_validator(mode="after")
     def _nothing_that_the_method_does_not_read(self) -> RecipeBase:

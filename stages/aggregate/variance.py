@@ -34,6 +34,12 @@ _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 _NAMES = ("prompt", "instruction", "response")  # columns of [J, 3]
+# Without these a component is not identifiable.
+_LACKING = {
+    "response": "no instruction has two scored responses",
+    "instruction": "no prompt has two scored instructions",
+    "prompt": "all instructions are of one prompt",
+}
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,13 @@ class Component:
 class Reliability:
     """Share of the variance of single scores that is not response sampling, 0 to 1, with its interval.
 
-    All None if not identifiable, or if nothing varies.
+    All None if not identifiable, or if nothing varies; `unknown` says why.
     """
 
     one_response: float | None
     low: float | None
     high: float | None
+    unknown: str | None = None
 
     def of_mean(self, responses: float) -> float | None:
         """Reliability of a mean over k responses, k·r/(1+(k-1)·r) (Spearman 1910, Brown 1910)."""
@@ -304,7 +311,16 @@ def _reliability(estimates_J3: _Floats, signal: Sequence[str], level: float) -> 
         one_response=_or_none(one_response),
         low=None if low is None else min(low, 1.0),
         high=None if high is None else min(high, 1.0),
+        unknown=None if np.isfinite(one_response) else _unknown(estimates_J3[0], signal),
     )
+
+
+def _unknown(estimates_3: _Floats, signal: Sequence[str]) -> str:
+    """What the scores lack; a component is known only where those behind it are."""
+    for name in ("response", "instruction", "prompt"):
+        if name in (*signal, "response") and not np.isfinite(estimates_3[_NAMES.index(name)]):
+            return _LACKING[name]
+    return "all scores are equal"
 
 
 def _interval(values_J: _Floats, cut: float, level: float) -> tuple[float | None, float | None]:

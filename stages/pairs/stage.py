@@ -115,13 +115,15 @@ def _named(reasons: Mapping[Without, int]) -> dict[str, int]:
 def _check_reliability(context: StageContext, settings: PairsSettings) -> None:
     if not settings.least_reliability:
         return
-    found = context.artifact("scores").manifest.figures["within_prompt_reliability"]["mean"]
-    if found is None or found < settings.least_reliability:
-        shown = "unknown (one response an instruction)" if found is None else f"{found:.2f}"
+    found = context.artifact("scores").manifest.figures["within_prompt_reliability"]
+    mean = found["mean"]
+    if mean is None or mean < settings.least_reliability:
+        shown = f"unknown ({found['unknown']})" if mean is None else f"{mean:.2f}"
+        more = "score more responses an instruction (responses.samples)"
         raise gate(
             f"the reliability of an instruction's mean score is {shown}, and {settings.least_reliability} is asked for",
             where="pairs.least_reliability",
-            hint="score more responses an instruction (responses.samples)",
+            hint=f"{more}, or more instructions a prompt (instructions.samples)" if mean is None else more,
         )
 
 

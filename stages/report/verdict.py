@@ -123,7 +123,8 @@ def _reliability(numbers: Mapping[str, Any]) -> Finding | None:
         return None
     value = numbers["within_prompt"]
     if value is None:
-        return Finding("open", "How reliable the scores behind the preference pairs are is unknown: one response each.")
+        why = f": {numbers['unknown']}" if numbers.get("unknown") else ""
+        return Finding("open", f"How reliable the scores behind the preference pairs are is unknown{why}.")
     if value < WEAK_RELIABILITY:
         return Finding(
             "open",

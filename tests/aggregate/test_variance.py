@@ -193,6 +193,7 @@ def test_with_one_response_each_only_the_prompt_component_is_known() -> None:
         assert (unknown.variance, unknown.low, unknown.high, unknown.share) == (None, None, None, None)
         assert not unknown.truncated
     assert found.prompt.share is None
+    assert found.within_prompt_reliability.unknown == "no instruction has two scored responses"
     assert all(mean.stderr is None for mean in found.means)
     assert found.reliability.of_mean(4) is None and found.within_prompt_reliability.of_mean(4) is None
 
@@ -202,6 +203,8 @@ def test_with_one_prompt_the_prompt_component_is_unknown_and_pairs_still_have_a_
         *_simulate(Design(1, 200, 4, prompt=9.0, instruction=1.0, response=3.0), np.random.default_rng(8))
     )
     assert found.prompt.variance is None and found.reliability.one_response is None
+    assert found.reliability.unknown == "all instructions are of one prompt"
+    assert found.within_prompt_reliability.unknown is None
     assert found.instruction.variance == pytest.approx(1.0, abs=0.5)
     assert found.within_prompt_reliability.one_response == pytest.approx(0.25, abs=0.1)
     assert found.instruction.low is None, "a jackknife over one prompt is no interval"
@@ -211,6 +214,7 @@ def test_with_one_instruction_a_prompt_only_the_response_component_is_known() ->
     found = aggregate_scores(list("ppqqrr"), list("aabbcc"), [1.0, 2.0, 5.0, 7.0, 3.0, 3.0])
     assert found.response.variance == pytest.approx((0.5 + 2 + 0) / 3)
     assert found.instruction.variance is None and found.prompt.variance is None
+    assert found.within_prompt_reliability.unknown == "no prompt has two scored instructions"
     assert found.means[0].stderr == pytest.approx(np.sqrt(2.5 / 3 / 2))
 
 
@@ -220,6 +224,7 @@ def test_constant_scores_vary_in_nothing() -> None:
         assert (component.variance, component.low, component.high) == (0, 0, 0)
         assert component.share is None
     assert found.reliability.one_response is None, "0 of 0 is not a reliability"
+    assert found.reliability.unknown == "all scores are equal"
     assert found.means[0].stderr == pytest.approx(1e-3 / np.sqrt(2)), "numerical noise is the least error"
 
 

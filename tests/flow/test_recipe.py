@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
 
 # Best against worst response, with a gap in standard errors.
 GAPS = {"optimise": "responses", "policy": "best_worst", "least_gap_se": 1.5}
+RELIABLE = {"least_reliability": 0.5}
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -65,6 +66,9 @@ def test_every_bundled_recipe_is_valid_and_named_after_its_file(path: Path) -> N
         ({"pairs": {"least_gap_se": 1.5}, "responses": {"samples": 1}}, ["pairs.least_gap_se", "responses.samples: 1"]),
         ({"pairs": GAPS, "compare": ["self-reward"], "judge": {"samples": 1}}, ["least_gap_se", "judge.samples: 1"]),
         ({"pairs": GAPS, "signal": "loss"}, ["least_gap_se", "a response's loss", "optimise: instructions"]),
+        ({"pairs": RELIABLE, "responses": {"samples": 1}}, ["pairs.least_reliability", "(responses.samples: 1)"]),
+        ({"pairs": RELIABLE, "instructions": {"samples": 1}}, ["least_reliability", "(instructions.samples: 1)"]),
+        ({"pairs": {**RELIABLE, "optimise": "responses"}}, ["pairs.least_reliability", "optimise: both"]),
         ({"audit": {"lr": 1e-4}}, ["audit.lr", "set influence.lr"]),
     ],
 )
@@ -77,6 +81,13 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any]
 def test_a_gap_in_standard_errors_is_asked_for_where_there_can_be_some(tmp_path: Path) -> None:
     load_recipe(write(tmp_path, pairs=GAPS, compare=["self-reward", "random", "llm2llm"], responses={"samples": 1}))
     load_recipe(write(tmp_path, pairs={**GAPS, "optimise": "instructions"}, signal="loss", responses={"samples": 2}))
+
+
+def test_reliability_is_asked_for_where_it_can_be_known(tmp_path: Path) -> None:
+    load_recipe(write(tmp_path, pairs={**RELIABLE, "optimise": "both"}, responses={"samples": 2}))
+    # Neither pairs by scores that must be reliable.
+    load_recipe(write(tmp_path, pairs=RELIABLE, signal="random", responses={"samples": 1}))
+    load_recipe(write(tmp_path, pairs=RELIABLE, update="reseed", responses={"samples": 1}))
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def scores(prompts: int = 10, instructions: int = 3, offset: float = -1.0) -> li
 
 
 def pairs(store: Store, rows: list[dict[str, Any]], reliability: float | None = 0.7, **settings: Any) -> Artifact:
-    figures = {"within_prompt_reliability": {"mean": reliability}}
+    unknown = "all scores are equal" if reliability is None else None
+    figures = {"within_prompt_reliability": {"mean": reliability, "unknown": unknown}}
     given = publish(store, "aggregate", tables={"rows": pa.Table.from_pylist(rows)}, figures=figures)
     return run_stage(store, "pairs", settings, {"scores": given})
 
@@ -67,9 +68,11 @@ def test_where_all_help_there_is_no_pair_and_the_reason_is_said(file_store: Stor
     assert len(pairs(file_store, scores(offset=1.0), policy="best_worst").table()) == 10
 
 
-@pytest.mark.parametrize("reliability", [0.3, None])
-def test_unreliable_scores_make_no_pairs_where_that_is_asked(file_store: Store, reliability: float | None) -> None:
-    with pytest.raises(StageError, match="reliability of an instruction's mean score") as caught:
+@pytest.mark.parametrize(("reliability", "shown"), [(0.3, "0.30"), (None, r"unknown \(all scores are equal\)")])
+def test_unreliable_scores_make_no_pairs_where_that_is_asked(
+    file_store: Store, reliability: float | None, shown: str
+) -> None:
+    with pytest.raises(StageError, match=f"reliability of an instruction's mean score is {shown}") as caught:
         pairs(file_store, scores(), reliability, least_reliability=0.5)
     assert caught.value.code == ExitCode.GATE
     assert pairs(file_store, scores(), reliability).manifest.figures["pairs"] == 20

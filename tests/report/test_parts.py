@@ -157,7 +157,10 @@ def test_the_verdict_says_no_more_than_the_interval(value: float, half: float, t
     assert finding.tone == tone and words in finding.text
 
 
-@pytest.mark.parametrize(("reliability", "words"), [(0.3, "more of their spread is chance"), (None, "is unknown")])
+@pytest.mark.parametrize(
+    ("reliability", "words"), [(0.3, "more of their spread is chance"), (None, "is unknown: all are equal.")]
+)
 def test_weak_reliability_is_said_aloud(reliability: float | None, words: str) -> None:
-    (finding,) = verdict({"reliability": {"within_prompt": reliability}}, "tailored", "self-instruct")
+    numbers = {"within_prompt": reliability, "unknown": None if reliability else "all are equal"}
+    (finding,) = verdict({"reliability": numbers}, "tailored", "self-instruct")
     assert finding.tone == "open" and words in finding.text

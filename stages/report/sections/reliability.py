@@ -51,6 +51,7 @@ def section(nodes: Nodes) -> Section:
         "node": last.name,
         "responses": last.figures.get("responses"),
         "within_prompt": last.figures["within_prompt_reliability"]["mean"],
+        "unknown": last.figures["within_prompt_reliability"].get("unknown"),
         "any_two": last.figures["reliability"]["mean"],
     }
     return Section("reliability", TITLE, [_text(last)], blocks, numbers)
@@ -79,9 +80,10 @@ def _rows(node: Node) -> list[list[str]]:
 def _text(node: Node) -> str:
     figures = node.figures["within_prompt_reliability"]
     if figures["mean"] is None:
+        why = f" ({figures['unknown']})" if figures.get("unknown") else ""
         return (
-            "The reliability is unknown: it needs instructions with more than one scored response and prompts with "
-            "more than one instruction (responses.samples, instructions.samples)."
+            f"The reliability is unknown{why}: it needs instructions with more than one scored response, prompts with "
+            "more than one instruction (responses.samples, instructions.samples), and scores that differ."
         )
     known = figures["low"] is not None
     interval = f", 95 % interval {figures['low']:.2f} to {figures['high']:.2f}" if known else ""
