@@ -39,7 +39,10 @@ _UNKNOWN_ROWS, _UNKNOWN_TOKENS = 256, 540  # the paper's reference set
 
 @dataclass(frozen=True)
 class ProbeCost:
-    """What scoring a run's candidates takes by one method. `seconds` is for one device."""
+    """What scoring a run's candidates takes by one method. `seconds` is for one device.
+
+    `generation`: seconds that having these responses takes before (`flow.plan.costs`); None where nothing tells.
+    """
 
     node: str
     method: str
@@ -49,6 +52,7 @@ class ProbeCost:
     flops: float
     seconds: float
     assumed: str
+    generation: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,8 +93,9 @@ def parameters(source: ModelSource) -> tuple[float, str] | None:
     """(parameters, how that is known) of a model that is here, or whose name says it."""
     path = installed_folder(source.model.removeprefix(BUILTIN)) if source.model.startswith(BUILTIN) else None
     config = (path or Path(source.model)) / "config.json"
-    if config.is_file():
-        return _count(json.loads(config.read_text()), len(source.drop_layers)), "its config"
+    counted = _count(json.loads(config.read_text()), len(source.drop_layers)) if config.is_file() else None
+    if counted is not None:
+        return counted, "its config"
     named = re.findall(r"(\d+(?:\.\d+)?)\s*([bm])\b", source.model.lower())
     if named:
         number, unit = named[-1]
@@ -98,14 +103,21 @@ def parameters(source: ModelSource) -> tuple[float, str] | None:
     return None
 
 
-def _count(config: dict[str, Any], dropped: int) -> float:
-    """Parameters of a decoder with gated MLPs, by its Hugging Face config; tied embeddings once."""
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+def _count(config: dict[str, Any], dropped: int) -> float | None:
+    """Parameters of a decoder with gated MLPs, by its Hugging Face config; tied embeddings once.
+
+    None for a family that calls its sizes something else. One that reads images as well nests those of its text.
+    """
+    config = {**config, **config.get("text_config", {})}
+    names = ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+    hidden, heads, layers, words = (config.get(name) for name in names)
+    if not (hidden and heads and layers and words):
+        return None
     head = config.get("head_dim") or hidden // heads
     query, key = heads * head, (config.get("num_key_value_heads") or heads) * head
     layer = 2 * hidden * query + 2 * hidden * key + 3 * hidden * config.get("intermediate_size", 4 * hidden)
-    embeddings = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
-    return float((config["num_hidden_layers"] - dropped) * layer + embeddings)
+    embeddings = words * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return float((layers - dropped) * layer + embeddings)
 
 
 def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:

@@ -6,7 +6,8 @@ is computed for it. What machine a past run had, nothing tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,12 +21,13 @@ from stages.contract.store import Store
 from stages.models.settings import ModelSource
 
 _SAMPLE = 20  # manifests of one stage that an estimate looks at
+_READERS = 8
 _ALIKE = 0.1  # by which sizes may differ: a name's 8B and a config's 8.03B, rows that were dropped
 _MODELS = ("student", "teacher", "judge", "model", "checkpoint")
 # Settings that a row's time depends on, of the stages that have them.
 _OF_A_ROW = (
     "method", "epochs", "max_tokens", "sampling.max_tokens", "reasoning_tokens", "shots", "engine.kind", "engine.model",
-    "backend", "tasks", "fewshot",
+    "backend", "tasks", "fewshot", "per_side", "gradient_groups", "corrected_groups", "forward_dtype", "products",
 )  # fmt: skip
 
 
@@ -136,11 +138,11 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _ALIKE * max(one, other)
 
 
-def _past(store: Store, stage: str, read: Read) -> Iterator[Manifest]:
+def _past(store: Store, stage: str, read: Read) -> list[Manifest]:
+    """The last to be finished; keys are fingerprints, so all manifests must be read to know which these are."""
     keys = [
         key for key, _ in store.list(f"artifacts/{stage}/") if key.count("/") == 3 and key.endswith("manifest.json")
     ]
-    for key in keys[-_SAMPLE:]:
-        found = read(key.removesuffix("/manifest.json"))
-        if found is not None:
-            yield found
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(read, (key.removesuffix("/manifest.json") for key in keys))
+        return sorted((each for each in found if each is not None), key=lambda each: each.finished)[-_SAMPLE:]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flow.cost import ProbeCost, probe_costs
+from flow.counts import rows_of, source
 from flow.estimate import Estimate
 from flow.graph import Graph
 from flow.past import Past
@@ -53,10 +54,21 @@ def plan(graph: Graph, store: Store, known: Mapping[str, Estimate]) -> list[Plan
     return lines
 
 
-def costs(graph: Graph, past: Past, lines: list[PlanLine]) -> list[ProbeCost]:
+def costs(graph: Graph, past: Past, lines: list[PlanLine], known: Mapping[str, Estimate]) -> list[ProbeCost]:
     """What each method of measuring influence would cost, for the nodes that are to run."""
     to_run = {each.node for each in lines if each.state != "cached"}
-    return [each for each in probe_costs(graph, [each.manifest for each in past["audit"]]) if each.node in to_run]
+
+    def generation(cost: ProbeCost) -> float | None:
+        responses = source(graph, graph.nodes[cost.node], "rows")
+        made = rows_of(graph, responses)
+        if made is None or responses.name not in known:
+            return None
+        if cost.responses == made.each and responses.name not in to_run:
+            return 0.0  # they are here
+        return known[responses.name].seconds * (cost.candidates + made.others) / made.made
+
+    found = probe_costs(graph, [each.manifest for each in past["audit"]])
+    return [replace(each, generation=generation(each)) for each in found if each.node in to_run]
 
 
 def summary(lines: list[PlanLine]) -> str:

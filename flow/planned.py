@@ -64,7 +64,7 @@ def planned(session: Session) -> Planned:
         graph.run,
         session.store.uri,
         lines,
-        costs(graph, past, lines),
+        costs(graph, past, lines, known),
         [each for each in asked(graph) if each.node in open_nodes],
         {node: why for node, why in uncounted(graph).items() if node in open_nodes},
         method_costs(session.recipe, graph, {name: each.seconds for name, each in known.items()}),
@@ -101,10 +101,12 @@ def _method(cost: MethodCost) -> tuple[str, ...]:
 def _show_influence(found: Planned, table: ShowTable) -> None:
     cells: dict[tuple[str, int], list[str]] = {}
     for each in found.influence:
-        row = cells.setdefault((each.node, each.responses), [str(each.responses), f"{each.candidates:,}"])
+        generation = "?" if each.generation is None else duration(each.generation)
+        first = [str(each.responses), f"{each.candidates:,}", generation]
+        row = cells.setdefault((each.node, each.responses), first)
         row.append(duration(each.seconds) + (" *" if each.chosen else ""))
     if cells:
-        columns = ("node", "responses", "scores", *METHODS)
+        columns = ("node", "responses", "scores", "generating them", *METHODS)
         table("measuring influence, at most", columns, [(node, *row) for (node, _), row in cells.items()])
         print(f"* as the recipe says; on one device, assuming {found.influence[0].assumed}")
     elif any(each.stage == "influence" and each.state != "cached" for each in found.lines):

@@ -86,6 +86,18 @@ def test_a_size_comes_from_the_config_else_from_the_name(tmp_path: Path) -> None
     assert pruned is not None and pruned[0] < size
 
 
+def test_a_size_that_the_config_nests_is_found_and_one_of_other_names_comes_from_the_name(tmp_path: Path) -> None:
+    text = {"hidden_size": 640, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256}
+    text |= {"intermediate_size": 2048, "num_hidden_layers": 18, "vocab_size": 262144}
+    gemma, gpt = tmp_path / "gemma-3", tmp_path / "gpt2-124m"
+    for folder, config in ((gemma, {"text_config": text, "tie_word_embeddings": True}), (gpt, {"n_embd": 768})):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+    size, known_by = parameters(ModelSource(model=str(gemma))) or (0, "")
+    assert size == pytest.approx(268e6, rel=0.01) and known_by == "its config"
+    assert parameters(ModelSource(model=str(gpt))) == (124e6, "its name")
+
+
 def test_a_student_of_unknown_size_costs_nothing_that_could_be_said() -> None:
     assert costs(overrides={"student": {"model": "org/mystery"}}) == {}
 

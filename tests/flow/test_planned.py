@@ -149,6 +149,7 @@ def leave(
     rows: int,
     fingerprint: str = "f",
     tables: Mapping[str, int] | None = None,
+    finished: str = "2026-01-01T00:00:00Z",
 ) -> None:
     """A node that took 20 s to load its model and a second for each row."""
     manifest = Manifest(
@@ -162,7 +163,7 @@ def leave(
         node="a",
         settings=dict(settings),
         inputs=dict(inputs),
-        finished="2026-01-01T00:00:00Z",
+        finished=finished,
     )
     store.put(f"artifacts/{stage}/{fingerprint}/manifest.json", encode(manifest))
 
@@ -213,17 +214,33 @@ def test_a_past_run_counts_only_with_as_large_a_model_and_settings_that_take_as_
     assert estimates(graph, past_runs(graph, store))["it1.instructions"].past == counts
 
 
+def test_an_estimate_goes_by_the_runs_that_finished_last_whatever_their_fingerprints(tmp_path: Path) -> None:
+    store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path))
+    for number in range(25):
+        finished = f"2026-01-{1 + number:02}T00:00:00Z"
+        leave(store, "audit", {}, {}, rows=number, fingerprint=f"f{25 - number:02}", finished=finished)
+    assert [each.rows for each in past_runs(graph, store)["audit"]] == list(range(5, 25))
+
+
 @pytest.mark.parametrize(
-    ("method", "reference", "counts"), [("exact", 80, True), ("first_order", 80, False), ("exact", 600, False)]
+    ("changes", "reference", "counts"),
+    [
+        ({}, 80, True),
+        ({"method": "first_order"}, 80, False),
+        ({"forward_dtype": "bfloat16"}, 80, False),
+        ({"gradient_groups": 2}, 80, False),
+        ({}, 600, False),
+    ],
+    ids=["equal", "method", "dtype", "groups", "more reference rows"],
 )
 def test_past_influence_counts_by_its_method_and_its_reference_rows(
-    tmp_path: Path, method: str, reference: int, counts: bool
+    tmp_path: Path, changes: dict[str, Any], reference: int, counts: bool
 ) -> None:
     store, graph = FileStore(tmp_path / "store"), build(recipe(tmp_path, influence={"method": "exact"}))
     sides = {"probe": reference // 2 + 5, "heldout": reference // 2 - 5}  # a side is a matter of chance
     leave(store, "prepare", settings_of(graph, "prepare"), {}, reference, tables=sides)
     leave(store, "warmup", {}, {"student": PRUNED}, 8)
-    leave(store, "influence", settings_of(graph, "it1.influence", method=method), PROBED, rows=48)
+    leave(store, "influence", settings_of(graph, "it1.influence", **changes), PROBED, rows=48)
     found = estimates(graph, past_runs(graph, store))["it1.influence"]
     assert found.past == counts
     assert not counts or found.seconds == pytest.approx(20 + 96)
@@ -309,6 +326,23 @@ def test_people_are_shown_every_method_and_the_budget(
     told = found.as_json()
     assert {each["node"] for each in told["calls"]} >= {"it1.instructions", "self-reward.it1.judge"}
     assert [each["method"] for each in told["methods"]] == ["tailored", "self-reward"]
+
+
+def test_more_responses_must_be_generated_before_they_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    path = write(tmp_path, **SIZES | {"responses": {"samples": 1, "warmup_samples": 1}})
+    found = planned(open_recipe(path, str(tmp_path / "store"), [], write=False))
+    show(found, table)
+    assert "generating them" in capsys.readouterr().out
+    times = {each.responses: each.generation for each in found.influence if each.node == "it1.influence"}
+    # 32 candidates and 8 responses for the warm-up
+    (now,) = (each.seconds for each in found.lines if each.node == "it1.responses")
+    assert times == {1: pytest.approx(now, abs=0.1), 4: pytest.approx(now * (4 * 32 + 8) / (32 + 8), abs=0.5)}
+    served = write(tmp_path, **SIZES | {"responses": {"samples": 1, "engine": SERVER}})
+    behind = planned(open_recipe(served, str(tmp_path / "other"), [], write=False)).influence
+    assert behind and all(each.generation is None for each in behind if each.node == "it1.influence")
 
 
 def lines_of(path: Path, count: int, characters: int = 8) -> dict[str, str]:
