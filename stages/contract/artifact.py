@@ -64,22 +64,26 @@ class Artifact:
             raise self._broken("the manifest was changed after publication", manifest_key(self.key))
         return files
 
-    def table(self, name: str = ROWS, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of one table, in shard and chunk order; with `columns` only those are read."""
+    def table(self, name: str = ROWS, columns: Sequence[str] | None = None, rows: range | None = None) -> pa.Table:
+        """All rows of one table, in shard and chunk order; with `columns` or `rows` (places) only those are read.
+
+        A file without any of these rows is not even fetched.
+        """
         files = [each for each in self.files() if each.table == name]
         if not files:
             raise self._broken(f"the artifact has no table {name!r}", self.key)
+        parts = [(each, None) for each in files] if rows is None else _parts(files, rows)
         with tempfile.TemporaryDirectory(prefix="montessori-") as scratch, ThreadPoolExecutor(_READERS) as readers:
 
-            def read(numbered: tuple[int, File]) -> pa.Table:
-                number, file = numbered
+            def read(numbered: tuple[int, tuple[File, range | None]]) -> pa.Table:
+                number, (file, some) = numbered
                 if file.size <= _SMALL:
-                    return read_parquet(pa.BufferReader(self._bytes(file)), columns, f"{self.key}/{file.key}")
+                    return read_parquet(pa.BufferReader(self._bytes(file)), columns, f"{self.key}/{file.key}", some)
                 path = self._fetched(file, Path(scratch, f"{number}.parquet"))
-                return read_parquet(path, columns, str(path))
+                return read_parquet(path, columns, str(path), some)
 
             # Thousands of small files: what a reader waits for is the store.
-            return pa.concat_tables(readers.map(read, enumerate(files)))
+            return pa.concat_tables(readers.map(read, enumerate(parts)))
 
     def folder(self, cache: Path) -> Path:
         """The artifact's files as a local folder, checked; read in place where the store is local.
@@ -158,6 +162,18 @@ class Artifact:
             where=f"{self.store.uri}/{key}",
             hint="montessori rerun NODE makes the artifact again",
         )
+
+
+def _parts(files: Sequence[File], rows: range) -> list[tuple[File, range | None]]:
+    """The files that have some of the rows, and their places in them; one file at least, for its schema."""
+    parts: list[tuple[File, range | None]] = []
+    start = 0
+    for file in files:
+        some = range(max(rows.start - start, 0), min(rows.stop - start, file.rows))
+        if some:
+            parts.append((file, some))
+        start += file.rows
+    return parts or [(files[0], range(0))]
 
 
 def _intact(file: File, path: Path) -> bool:

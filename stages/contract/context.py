@@ -111,10 +111,12 @@ class StageContext:
             raise bad_settings(f"input {name!r} is a model, not an artifact", where=self.task.key)
         return Artifact(self.store, found.key, found.digest)
 
-    def table(self, name: str, table: str = ROWS, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of an input's table, checked; with `columns` only those are read."""
+    def table(
+        self, name: str, table: str = ROWS, *, columns: Sequence[str] | None = None, rows: range | None = None
+    ) -> pa.Table:
+        """All rows of an input's table, checked; with `columns` or `rows` (places) only those are read."""
         with self.meter.phase("load"):
-            return self.artifact(name).table(table, columns)
+            return self.artifact(name).table(table, columns, rows)
 
     def folder(self, name: str) -> Path:
         """An input's files as a local, read-only folder, checked."""
@@ -182,10 +184,15 @@ class StageContext:
             finished += stop - start
             self.progress.update(finished)
 
+    def part(self, rows: int) -> range:
+        """Which of so many rows are this shard's."""
+        return range(*shard_bounds(rows, self.shard, self.layout))
+
     def remaining(self, rows: pa.Table) -> int:
         """How many rows of this shard no attempt has committed yet: 0 means that nothing need be loaded."""
-        first, last = shard_bounds(rows.num_rows, self.shard, self.layout)
-        return last - first - sum(chunk.stop - chunk.start for chunk in self.writer.committed().values())
+        return len(self.part(rows.num_rows)) - sum(
+            chunk.stop - chunk.start for chunk in self.writer.committed().values()
+        )
 
     def publish(
         self,

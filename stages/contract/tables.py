@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from stages.contract.errors import ExitCode, StageError
 
+_GROUP_ROWS = 65_536  # of a group in a file: what can be read without the others
+
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of exactly this schema; a row without a column, or with another, is our own bug."""
@@ -22,17 +24,32 @@ def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", row_group_size=_GROUP_ROWS)
 
 
-def read_parquet(source: Path | pa.BufferReader, columns: Sequence[str] | None = None, where: str = "") -> pa.Table:
-    """Reads one Parquet file, or some columns of it; a damaged one is a StageError (BAD_DATA) that says `where`."""
+def read_parquet(
+    source: Path | pa.BufferReader, columns: Sequence[str] | None = None, where: str = "", rows: range | None = None
+) -> pa.Table:
+    """Reads one Parquet file, or some columns or rows; a damaged one is a StageError (BAD_DATA) that says `where`."""
     try:
         # A file of a chunk is small: threads and a dataset of its own would cost more than reading it.
         with pq.ParquetFile(source) as file:
-            rows = file.read(list(columns) if columns is not None else None, use_threads=False)
-        return rows.select(list(columns)) if columns is not None else rows
+            names = list(columns) if columns is not None else None
+            found = _some_rows(file, rows, names) if rows is not None else file.read(names, use_threads=False)
+        return found.select(names) if names is not None else found
     except (pa.ArrowInvalid, OSError) as error:
         raise StageError(
             f"not a readable Parquet file: {error}", code=ExitCode.BAD_DATA, where=where or str(source)
         ) from None
+
+
+def _some_rows(file: pq.ParquetFile, rows: range, columns: list[str] | None) -> pa.Table:
+    """Groups of rows in which none of these is are not read."""
+    groups, before, start = [], rows.start, 0
+    for group in range(file.num_row_groups):
+        stop = start + file.metadata.row_group(group).num_rows
+        if start < rows.stop and rows.start < stop:
+            before = before if groups else start
+            groups.append(group)
+        start = stop
+    return file.read_row_groups(groups, columns, use_threads=False).slice(rows.start - before, len(rows))

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ ROWS = with_columns(
     *((name, pa.float64()) for name in ("first_order", "exact", "loss")), ("reference_nll", pa.list_(pa.float64()))
 )
 
+_READ = ("response_id", "instruction_id", "prompt_id", "instruction", "response")
 # Candidates of one call, for each device: between two calls the stage can be stopped.
 _ROUND = 4
 
@@ -31,7 +33,7 @@ def run(context: StageContext) -> None:
     settings: InfluenceSettings = context.settings
     audit = _Audit(context)
     method = "exact" if settings.method == "two_stage" and audit.decision == "exact" else settings.method
-    rows_of = _ByPrompt(candidates(context))
+    rows_of = _ByPrompt(context)
     prompts = pa.table({"prompt_id": rows_of.prompts})
     with ExitStack() as stack:
         probes = stack.enter_context(opened(context)) if context.remaining(prompts) else None
@@ -50,22 +52,39 @@ def run(context: StageContext) -> None:
 
 
 class _ByPrompt:
-    """Candidates by prompt, prompts in the order of their first candidate; rows become Python's only when asked for."""
+    """Candidates by prompt, prompts in the order of their first candidate.
 
-    def __init__(self, rows: pa.Table) -> None:
-        names = rows["prompt_id"].combine_chunks().dictionary_encode()
+    Of all candidates only the prompts' ids are read: each of many shards would read a million texts to score a few of
+    them. Rows become Python's only when asked for.
+    """
+
+    def __init__(self, context: StageContext) -> None:
+        found = candidates(context, columns=("prompt_id",), numbered=True)
+        names = found["prompt_id"].combine_chunks().dictionary_encode()
         self.prompts: pa.Array = names.dictionary
         prompt_of = names.indices.to_numpy()
         order = np.argsort(prompt_of, kind="stable")
-        self._starts = np.searchsorted(prompt_of[order], np.arange(len(self.prompts) + 1))
-        # Sorted once, if it is not sorted already: then a prompt is a slice, which costs nothing.
-        self._rows = rows if np.array_equal(order, np.arange(len(order))) else rows.take(pa.array(order))
+        self._starts = np.concatenate(([0], np.cumsum(np.bincount(prompt_of))))
+        self._places = found["place"].to_numpy()[order]
+        self._context = context
 
     def between(self, start: int, stop: int) -> list[Row]:
-        """All candidates of the prompts [start, stop)."""
-        first, last = int(self._starts[start]), int(self._starts[stop])
+        """All candidates of the prompts [start, stop) of this shard."""
+        begin = self._starts[self._part.start]
+        first, last = int(self._starts[start] - begin), int(self._starts[stop] - begin)
         listed: list[Row] = self._rows.slice(first, last - first).to_pylist()
         return listed
+
+    @cached_property
+    def _part(self) -> range:
+        return self._context.part(len(self.prompts))
+
+    @cached_property
+    def _rows(self) -> pa.Table:
+        """The shard's, by prompt: then a prompt is a slice, which costs nothing."""
+        places = self._places[self._starts[self._part.start] : self._starts[self._part.stop]]
+        first, last = int(places.min()), int(places.max())
+        return self._context.table("rows", columns=_READ, rows=range(first, last + 1)).take(pa.array(places - first))
 
 
 class _Audit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,18 +36,22 @@ def with_columns(*more: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([*COLUMNS, *(pa.field(name, kind) for name, kind in more)])
 
 
-def candidates(context: StageContext, *, columns: Iterable[str] | None = None) -> pa.Table:
+def candidates(context: StageContext, *, columns: Iterable[str] | None = None, numbered: bool = False) -> pa.Table:
     """The usable responses that are not for the warm-up, in order.
+
+    `numbered`: with a column `place`, the row's number in the table.
 
     Raises:
         StageError: BAD_DATA where there is none.
     """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "usable", "split"]))
-    rows = context.table("rows", columns=wanted)
-    rows = rows.filter(pc.and_(rows["usable"], pc.not_equal(rows["split"], "warmup")))
-    if not rows.num_rows:
+    found = context.table("rows", columns=wanted)
+    if numbered:
+        found = found.append_column("place", pa.array(np.arange(found.num_rows)))
+    found = found.filter(pc.and_(found["usable"], pc.not_equal(found["split"], "warmup")))
+    if not found.num_rows:
         raise bad_data("there is no candidate to score", where=f"{context.task.node}: rows")
-    return rows
+    return found
 
 
 def scored(candidate: Mapping[str, Any], method: str, score: float | None, **more: Any) -> Row:

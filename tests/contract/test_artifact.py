@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.contract.artifact import Artifact
@@ -16,6 +18,7 @@ from stages.contract.finalise import finalise
 from stages.contract.ledger import Ledger
 from stages.contract.manifest import Layout, Manifest, ShardManifest, encode, intact, manifest_key, shard_key
 from stages.contract.store import FileStore, Store
+from stages.contract.tables import read_parquet, write_parquet
 from tests.contract.builders import LINES, WHOLE, lines, numbers, products
 from tests.support import artifact_input, make_task, publish, run_stage
 
@@ -52,6 +55,35 @@ def test_an_artifact_reads_back_in_order(store: Store) -> None:
     assert (artifact.manifest.ledger.rows_in, artifact.manifest.ledger.rows_kept) == (30, 30)
     assert [each.shard for each in artifact.shards()] == [0, 1, 2]
     assert intact(store, artifact.key, artifact.manifest)
+
+
+@pytest.mark.parametrize("rows", [(0, 30), (0, 1), (4, 5), (3, 17), (29, 30), (7, 7)], ids=str)
+def test_some_rows_are_read_without_the_files_of_the_others(file_store: Store, rows: tuple[int, int]) -> None:
+    artifact = lines(file_store, 30, shards=3)
+    start, stop = rows
+    place = 0
+    for file in artifact.files():
+        if (place + file.rows <= start or stop <= place) and start < stop:
+            remove(file_store, f"{artifact.key}/{file.key}")
+        place += file.rows
+    found = artifact.table(columns=("product", "number"), rows=range(*rows))
+    assert found.to_pylist() == [
+        {name: row[name] for name in ("product", "number")} for row in products(30)[start:stop]
+    ]
+
+
+def test_of_a_large_file_only_the_groups_of_some_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[int]] = []
+    whole = pq.ParquetFile.read_row_groups
+
+    def watched(file: pq.ParquetFile, groups: list[int], *arguments: Any, **named: Any) -> pa.Table:
+        read.append(groups)
+        return whole(file, groups, *arguments, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
+    write_parquet(pa.table({"number": range(200_000)}), tmp_path / "rows.parquet")
+    found = read_parquet(tmp_path / "rows.parquet", rows=range(131_000, 131_100))
+    assert found["number"].to_pylist() == list(range(131_000, 131_100)) and read == [[1, 2]]
 
 
 def test_a_folder_reads_back_with_its_sub_folders(store: Store, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 
+from stages.contract.context import StageContext
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import Input
@@ -52,6 +54,32 @@ def test_any_number_of_shards_gives_the_same_scores_bit_for_bit(
     # Another store: in this one the artifact is there already.
     other = type(file_store)(tmp_path / "other")
     assert influence(other, audited(other, dict(stage_inputs(other, folder)), threshold=-1), method, 3) == whole
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_a_shard_reads_the_texts_of_its_own_prompts_alone(
+    scattered: bool, file_store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = sorted(candidates(), key=lambda row: row["response_id"][-1]) if scattered else candidates()
+    read: list[int] = []
+    whole = StageContext.table
+
+    def watched(context: StageContext, *arguments: Any, **named: Any) -> pa.Table:
+        found = whole(context, *arguments, **named)
+        if (
+            "response" in found.column_names
+            and context.task.stage == "influence"
+            and "ref_id" not in found.column_names
+        ):
+            read.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(StageContext, "table", watched)
+    found = influence(file_store, dict(stage_inputs(file_store, folder, rows=rows)), "first_order", shards=3)
+    by_prompt = sorted((row for row in rows if row["split"] == "candidate"), key=lambda row: row["prompt_id"])
+    assert [row["response_id"] for row in found] == [row["response_id"] for row in by_prompt]
+    assert all(row["score"] is not None for row in found)
+    assert scattered or read == [COUNT // 3] * 3
 
 
 def test_first_order_ranks_as_exact_does(file_store: Store, inputs: dict[str, Input]) -> None:
