@@ -29,6 +29,8 @@ from stages.contract.store import Store
 from stages.contract.tables import write_parquet
 from stages.contract.task import Task
 
+_DIGESTED = 65_536  # rows at once
+
 
 class ShardWriter:
     """Writes one shard of an artifact under its own attempt; commits by conditional PUT."""
@@ -128,7 +130,9 @@ class ShardWriter:
         write_parquet(rows, path)
         file = self._upload(path, name)
         path.unlink()
-        return file.model_copy(update={"table": table, "rows": rows.num_rows, "digest": rows_digest(rows.to_pylist())})
+        # Some at a time: a million rows are many times as large as Python's.
+        listed = (row for batch in rows.to_batches(max_chunksize=_DIGESTED) for row in batch.to_pylist())
+        return file.model_copy(update={"table": table, "rows": rows.num_rows, "digest": rows_digest(listed)})
 
     def _upload(self, path: Path, name: str) -> File:
         key = f"shard-{self._shard:05d}/attempt={self._attempt_id}/{name}"

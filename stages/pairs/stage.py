@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -48,7 +47,7 @@ def run(context: StageContext) -> None:
             raise bad_settings(str(error), where="pairs") from None
     publish_pairs(
         context,
-        [asdict(row) for row in pairs.rows],
+        [vars(row) for row in pairs.rows],
         ROWS,
         {
             "prompts": pairs.prompts,

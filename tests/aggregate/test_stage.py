@@ -43,7 +43,7 @@ def aggregate(store: Store, scores: dict[str, dict[str, list[float | None]]], no
     )
     inputs = {
         "scores": publish(store, "influence", tables={"rows": pa.Table.from_pylist(rows, schema=schema)}),
-        "instructions": publish(store, "curate", tables={"rows": pa.Table.from_pylist(texts)}),
+        "instructions": publish(store, "curate", tables={"rows": pa.Table.from_pylist(texts[::-1])}),
     }
     return run_stage(store, "aggregate", {}, inputs)
 
