@@ -152,6 +152,8 @@ def scale() -> Iterator[str]:
         yield (
             f"## A million scores\n\n**{each['machine']}**, store: {each['store']}; the model replaced by a constant.\n"
             "What remains is the stage's own work: reading, Parquet, commits, manifests, one shard after the other.\n"
+            "What comes of it is then read as `aggregate` does (four columns), and the stages `aggregate` and `pairs`\n"
+            "run on it, texts and all.\n"
         )
         rows = [
             (
@@ -161,10 +163,12 @@ def scale() -> Iterator[str]:
                 f"{run['requests']:.1f}",
                 f"{run['peak_gib']:.2f}",
                 f"{run['read_s']:.2f}",
+                *(f"{run[name]:.1f}" if name in run else "" for name in ("aggregate_s", "pairs_s")),
             )
             for run in each["runs"]
         ]
-        yield table(("candidates", "chunks", "ms each", "requests a chunk", "peak GiB", "s to read for pairing"), rows)
+        heads = ("candidates", "chunks", "ms each", "requests a chunk", "peak GiB", "s to read four columns")
+        yield table((*heads, "s of aggregate", "s of pairs"), rows)
 
 
 def incontext() -> Iterator[str]:
