@@ -45,7 +45,8 @@ def read_parquet(
 
 def _some_rows(file: pq.ParquetFile, rows: range, columns: list[str] | None) -> pa.Table:
     """Groups of rows in which none of these is are not read."""
-    groups, before, start = [], rows.start, 0
+    groups: list[int] = []
+    before, start = rows.start, 0
     for group in range(file.num_row_groups):
         stop = start + file.metadata.row_group(group).num_rows
         if start < rows.stop and rows.start < stop:
