@@ -23,7 +23,7 @@ class AuditSettings(ProbeSettings):
 
 SPEC = StageSpec(
     name="audit",
-    version=2,
+    version=3,
     settings=AuditSettings,
     about="first order against exact on a uniform sample, and the noise floor of both",
     inputs=("rows", "checkpoint", "reference"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages.audit.settings import AuditSettings
 from stages.contract.context import StageContext
@@ -15,7 +15,7 @@ from stages.contract.tables import make_table
 from stages.influence.audit import audit
 from stages.influence.inputs import Probes, Row, opened
 from stages.influence.scorer import Base
-from stages.influence.select import audit_sample
+from stages.influence.select import audit_order
 from stages.signals.rows import candidates
 
 METHODS = ("first_order", "corrected", "exact")
@@ -30,19 +30,21 @@ ROWS = pa.schema(
 def run(context: StageContext) -> None:
     settings: AuditSettings = context.settings
     rows = candidates(context)
-    sample = audit_sample(rows["response_id"].to_pylist(), settings.size)
-    sampled = rows.filter(pc.is_in(rows["response_id"], pa.array(sorted(sample), pa.string()))).to_pylist()
     with opened(context) as probes:
-        encoded = [(row, probes.encoder.encode(row["instruction"], row["response"])) for row in sampled]
-        usable = [(row["response_id"], example) for row, example in encoded if not hasattr(example, "reason")]
-        if not usable:
-            raise bad_data(
-                f"none of the {len(encoded)} sampled candidates can be scored", where=f"{context.task.node}: rows"
-            )
-        noisy = [example for _, example in usable[: settings.noise_candidates]]
-        context.progress.begin(len(usable) + 2 * len(noisy), unit="candidates", phase="auditing")
+        usable = _sample(context, probes, rows, settings.size)
+        for_noise = min(settings.noise_candidates, len(usable))
+        context.progress.begin(len(usable) + 2 * for_noise, unit="candidates", phase="auditing")
         with context.meter.phase("compute", devices=probes.devices):
             found = [_scored(context, probes, *each) for each in usable]
+            # Of one candidate without a finite score no noise is finite, nor any that is pooled with it.
+            finite = [example for (_, example), row in zip(usable, found, strict=True) if row["exact"] is not None]
+            if not finite:
+                raise bad_data(
+                    f"none of the {len(found)} sampled candidates has a finite score",
+                    where=f"{context.task.node}: rows",
+                    hint="look at the warm-up's losses and learning rate",
+                )
+            noisy = finite[:for_noise]
             context.progress.phase("measuring noise")
             noise = probes.scorer.noise(noisy, settings.noise_draws)
             context.progress.advance(2 * len(noisy))
@@ -62,12 +64,43 @@ def run(context: StageContext) -> None:
     )
 
 
+def _sample(context: StageContext, probes: Probes, rows: pa.Table, size: int) -> list[tuple[str, Any]]:
+    """(response_id, example) of `size` candidates that can be scored, drawn uniformly, in the order of the rows.
+
+    Raises:
+        StageError: BAD_DATA where there is none.
+    """
+    texts = rows.select(["instruction", "response"])
+    row_of = {name: row for row, name in enumerate(rows["response_id"].to_pylist())}
+    found: dict[str, Any] = {}
+    unusable: Counter[str] = Counter()
+    for name in audit_order(row_of):
+        if len(found) == size:
+            break
+        context.check_stop()
+        (row,) = texts.slice(row_of[name], 1).to_pylist()
+        example = probes.encoder.encode(row["instruction"], row["response"])
+        if hasattr(example, "reason"):
+            unusable[example.reason] += 1
+        else:
+            found[name] = example
+    context.meter.count(rows_in=len(found) + unusable.total())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in unusable.items())
+    if not found:
+        raise bad_data(f"no candidate can be scored: {reasons}", where=f"{context.task.node}: rows")
+    if unusable:
+        context.log.warning("candidates that cannot be scored were passed over", reasons=reasons)
+    return sorted(found.items(), key=lambda each: row_of[each[0]])
+
+
 def _scored(context: StageContext, probes: Probes, name: str, example: Any) -> Row:
     context.check_stop()
     (first,), exact = probes.scorer.first_orders([example]), probes.scorer.exact(example)
     finite = math.isfinite(exact.score) and math.isfinite(first.score)
     corrected, corrected_stderr = probes.scorer.correct(first, exact) if finite else (math.nan, math.nan)
-    context.meter.count(tokens=example.tokens, rows_in=1, rows_kept=1)
+    if not finite:
+        context.log.warning("no finite score", response_id=name, reason=exact.reason or first.reason)
+    context.meter.count(tokens=example.tokens, rows_kept=int(finite))
     context.progress.advance()
     values = {
         "first_order": first.score if finite else math.nan,

@@ -27,9 +27,14 @@ def in_audit(candidate_id: str, share: float, *, salt: str = "audit") -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
+def audit_order(candidate_ids: Iterable[str], *, salt: str = "audit") -> list[str]:
+    """The ids by their hash: where it begins is a uniform sample, whatever the order of the ids was."""
+    return sorted(candidate_ids, key=lambda c: hashlib.sha256(f"{salt}:{c}".encode()).digest())
+
+
 def audit_sample(candidate_ids: Iterable[str], size: int, *, salt: str = "audit") -> set[str]:
-    """The `size` ids with the smallest hashes: a uniform sample that does not depend on the order of the ids."""
-    return set(sorted(candidate_ids, key=lambda c: hashlib.sha256(f"{salt}:{c}".encode()).digest())[:size])
+    """The `size` ids with the smallest hashes."""
+    return set(audit_order(candidate_ids, salt=salt)[:size])
 
 
 def deciding(candidates: Iterable[Scored], *, per_side: int = 1) -> set[str]:

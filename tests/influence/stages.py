@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GemmaForCausalLM
 
 from stages.contract.store import Store
 from stages.contract.task import Input
-from stages.influence.examples import Encoder
+from stages.influence.examples import Encoder, Example
 from tests.influence.builders import warmed_up
 from tests.support import CORPUS, publish, tiny_llama
 
@@ -19,6 +21,8 @@ REFERENCE = [
     {"ref_id": f"ref-{number}", "instruction": f"Say it {number} times.", "response": text}
     for number, text in enumerate(CORPUS)
 ]
+NO_LOSS, NO_GRADIENT = "glorp", "blick"  # words of `sick_checkpoint`
+HIDDEN = 32
 PROMPTS, INSTRUCTIONS, RESPONSES = 3, 3, 2
 
 
@@ -46,10 +50,44 @@ def candidates() -> list[dict[str, Any]]:
 def checkpoint(folder: Path, *, seed: int = 0) -> Path:
     """A Hugging Face folder with θ, m and v after a few steps on the reference's own kind of text."""
     tiny_llama(folder, seed=seed)
-    encoder = Encoder(AutoTokenizer.from_pretrained(folder), 128)
-    rows = encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in REFERENCE)
+    rows = _reference_examples(folder)
     warmed_up(AutoModelForCausalLM.from_pretrained(folder), steps=len(rows), rows=rows).save(folder)
     return folder
+
+
+def sick_checkpoint(folder: Path) -> Path:
+    """A checkpoint of finite numbers whose loss is NaN on rows with the word `NO_LOSS`, and its gradient `NO_GRADIENT`.
+
+    Gemma multiplies embeddings by √hidden, and squares them in its norms: one overflows, the other's derivative does.
+    """
+    tiny_llama(folder, words=(NO_LOSS, NO_GRADIENT))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = GemmaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,  # a tied one would reach every logit through the head
+    )
+    torch.manual_seed(0)
+    model = GemmaForCausalLM(config)
+    model.save_pretrained(folder)
+    rows = _reference_examples(folder)
+    state = warmed_up(model, steps=len(rows), rows=rows)
+    embeddings = state.weights["model.embed_tokens.weight"]
+    for word, value in ((NO_LOSS, 3e38), (NO_GRADIENT, 3e38 / math.sqrt(HIDDEN))):
+        embeddings[tokenizer.convert_tokens_to_ids(word)] = value
+    state.save(folder)
+    return folder
+
+
+def _reference_examples(folder: Path) -> list[Example]:
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder), 128)
+    return encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in REFERENCE)
 
 
 def stage_inputs(
