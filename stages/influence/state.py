@@ -11,6 +11,7 @@ Tied weights are there once, under the name that `named_parameters()` gives them
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,18 +106,39 @@ def load_state(folder: Path, model: Any, ranks: Ranks | None = None) -> AdamStat
 
 def build_student(folder: Path) -> Any:
     """The folder's architecture in fp32 with weights yet unset: `Prober` puts the checkpoint's in."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
+    config = read_config(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise _bad(f"not a Hugging Face model: {error}", str(folder)) from error
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except ValueError as error:
+        raise _bad(f"not a causal language model: {error}", str(folder)) from error
     # Tying is part of the initialisation that was skipped.
     model.tie_weights()
     return model
+
+
+def read_config(folder: Path) -> Any:
+    """The folder's Hugging Face configuration; BAD_DATA where it has none that can be read."""
+    from transformers import AutoConfig
+
+    return _from_pretrained(AutoConfig, folder, "not a Hugging Face model")
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; BAD_DATA where it has none that can be read."""
+    from transformers import AutoTokenizer
+
+    return _from_pretrained(AutoTokenizer, folder, "no tokenizer that can be read")
+
+
+def _from_pretrained(kind: Any, folder: Path, message: str) -> Any:
+    try:
+        return kind.from_pretrained(folder)
+    except Exception as error:  # of damaged files anything comes, from an OSError to an AttributeError
+        raise _bad(f"{message}: {type(error).__name__}: {error}", str(folder)) from error
 
 
 def _read_optimizer(path: Path) -> dict[str, Any]:
@@ -127,12 +149,19 @@ def _read_optimizer(path: Path) -> dict[str, Any]:
         weight_decay = float(raw["weight_decay"])
     except OSError as error:
         raise _bad(f"cannot be read: {error}", str(path), "is this a warm-up checkpoint?") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise _bad(f"not an optimizer's constants: {error!r}", str(path)) from error
     if step < 1:
         raise _bad("the warm-up took no step", f"{path}: step")
-    if eps <= 0:
-        raise _bad("must be above zero: a weight that no batch has reached has v = 0", f"{path}: eps")
+    # NaN is in no range.
+    for key, right, wanted in (
+        ("lr", 0 < lr < math.inf, "above zero"),
+        ("betas", 0 <= beta1 < 1 and 0 < beta2 < 1, "from 0, the second above it, to below 1"),
+        ("eps", 0 < eps < math.inf, "above zero: a weight that no batch has reached has v = 0"),
+        ("weight_decay", 0 <= weight_decay < math.inf, "zero or above"),
+    ):
+        if not right:
+            raise _bad(f"{raw[key]} is not a finite number {wanted}", f"{path}: {key}")
     if weight_decay and not raw.get("adam_w_mode", True):
         raise _bad("Adam with L2 decay, not AdamW", f"{path}: adam_w_mode", "warm up with AdamW or weight_decay 0")
     return {"step": step, "lr": lr, "betas": (beta1, beta2), "eps": eps, "weight_decay": weight_decay}

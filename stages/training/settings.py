@@ -48,7 +48,7 @@ class TrainingSettings(StageSettings):
     )
     batch: int = Field(ge=1, description="Rows (or pairs) of one optimiser step, over all ranks and micro-batches.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of every parameter alike; the paper: 0.")
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = Field(
         (0.9, 0.999), description="AdamW's decay rates of the first and second moment."
     )
     eps: float = Field(1e-8, gt=0, description="AdamW's epsilon.")

@@ -228,8 +228,53 @@ def _without_a_step(folder: Path) -> str:
     return "optimizer.json: step: the warm-up took no step"
 
 
+def _without_learning_rate(folder: Path) -> str:
+    path = folder / "optimizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lr": float("nan")}))
+    return "optimizer.json: lr: nan is not a finite number above zero"
+
+
+def _without_config(folder: Path) -> str:
+    (folder / "config.json").unlink()
+    return "not a Hugging Face model"
+
+
+def _with_half_a_config(folder: Path) -> str:
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[:100])
+    return "not a Hugging Face model"
+
+
+def _without_a_context(folder: Path) -> str:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": None}))
+    return "not a Hugging Face model"
+
+
+def _without_tokenizer(folder: Path) -> str:
+    (folder / "tokenizer.json").unlink()
+    return "no tokenizer that can be read"
+
+
+def _with_an_empty_tokenizer(folder: Path) -> str:
+    (folder / "tokenizer.json").write_text("{}")
+    return "no tokenizer that can be read: KeyError"
+
+
 @pytest.mark.parametrize(
-    "spoil", [_with_nan, _with_zero_moments, _of_another_model, _without_optimizer, _without_a_step]
+    "spoil",
+    [
+        _with_nan,
+        _with_zero_moments,
+        _of_another_model,
+        _without_optimizer,
+        _without_a_step,
+        _without_learning_rate,
+        _without_config,
+        _with_half_a_config,
+        _without_a_context,
+        _without_tokenizer,
+        _with_an_empty_tokenizer,
+    ],
 )
 def test_a_checkpoint_that_cannot_be_used_is_bad_data(
     spoil: Callable[[Path], str], file_store: Store, tmp_path: Path

@@ -112,7 +112,21 @@ def test_the_checkpoint_of_a_larger_model_is_refused(folder: Path) -> None:
     ("change", "message"),
     [
         ({"step": 0}, "took no step"),
-        ({"eps": 0.0}, "above zero"),
+        ({"step": math.inf}, "not an optimizer's constants"),
+        ({"eps": 0.0}, "eps: 0.0 is not a finite number above zero"),
+        ({"eps": math.nan}, "eps: nan is not"),
+        ({"eps": math.inf}, "eps: inf is not"),
+        ({"lr": math.nan}, "lr: nan is not"),
+        ({"lr": math.inf}, "lr: inf is not"),
+        ({"lr": 0}, "lr: 0 is not a finite number above zero"),
+        ({"lr": -1e-5}, "lr: -1e-05 is not"),
+        ({"betas": [1, 0.999]}, r"betas: \[1, 0.999\] is not"),
+        ({"betas": [0.9, 1.0]}, r"betas: \[0.9, 1.0\] is not"),
+        ({"betas": [0.9, 0]}, r"betas: \[0.9, 0\] is not"),
+        ({"betas": [math.nan, 0.999]}, "betas: "),
+        ({"betas": [-0.1, 0.999]}, "betas: "),
+        ({"weight_decay": -0.1}, "weight_decay: -0.1 is not"),
+        ({"weight_decay": math.nan}, "weight_decay: nan is not"),
         ({"betas": [0.9]}, "not an optimizer's constants"),
         ({"lr": "fast"}, "not an optimizer's constants"),
         ({"adam_w_mode": False}, "not AdamW"),
@@ -142,4 +156,10 @@ def test_a_cut_off_file_is_named(folder: Path) -> None:
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="not a Hugging Face model"):
+        build_student(tmp_path)
+
+
+def test_a_model_that_predicts_no_next_token_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(StageError, match="not a causal language model"):
         build_student(tmp_path)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from stages.sft.settings import SftSettings
 from stages.training.schedules import rate
 from stages.training.settings import Schedule
+from stages.warmup.settings import WarmupSettings
 
 TABLE = [
     ("constant", Schedule(kind="constant"), [1, 1, 1, 1]),
@@ -47,3 +48,9 @@ def test_no_step_has_a_rate_of_zero() -> None:
 def test_shares_that_do_not_fit_are_refused(shares: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Schedule.model_validate(shares)
+
+
+def test_a_second_moment_without_memory_is_refused_because_no_probe_can_step_from_it() -> None:
+    assert WarmupSettings(betas=(0.0, 0.5)).betas == (0.0, 0.5)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        WarmupSettings(betas=(0.9, 0.0))
