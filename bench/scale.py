@@ -148,6 +148,7 @@ class Constant:
     """A scorer whose answers cost nothing, half of them negative, and an encoder whose examples are all alike."""
 
     tokens = 300
+    truncated = False
 
     def __init__(self) -> None:
         self._sign = -1.0

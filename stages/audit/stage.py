@@ -57,6 +57,7 @@ def run(context: StageContext) -> None:
             "corrected_rows": len(base.corrected_rows),
             "noise": noise,
             "reference_rows": len(base.nll),
+            "reference_truncated": probes.reference_truncated,
             "reference_tokens": int(base.tokens.sum()),
             "flops": _flops(base, [example for _, example in usable], len(noisy), settings.noise_draws),
             "base_loss": float(base.nll.sum() / base.tokens.sum()),

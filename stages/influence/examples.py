@@ -10,6 +10,7 @@ boundary). It is the sequence that generation sees, which is the one that matter
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from stages.contract.errors import ExitCode, StageError
 PLAIN_PROMPT = "### Instruction:\n{instruction}\n\n### Response:\n"
 PLAIN_NEXT_TURN = "\n" + PLAIN_PROMPT.partition("\n")[0]  # such a model may not end its own turn, but begin the next
 
-Reason = Literal["empty_response", "only_special_tokens", "no_response_token_left"]
+Reason = Literal["empty_response", "only_special_tokens", "no_response_token_left", "outside_vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,16 @@ class Encoder:
     Args:
         tokenizer: a Hugging Face tokenizer; without a chat template `PLAIN_PROMPT` is used.
         max_tokens: the longest example; a longer response loses its end (and then has no end-of-turn token).
+        vocabulary: the tokens that the student has embeddings of; a tokenizer may have been given more since.
 
     Raises:
         StageError: BAD_SETTINGS if the tokenizer has no end-of-turn token at all.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, max_tokens: int, vocabulary: int = sys.maxsize) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.vocabulary = vocabulary
         self.special = set(tokenizer.all_special_ids) | {
             index for index, token in tokenizer.added_tokens_decoder.items() if token.special
         }
@@ -83,13 +86,22 @@ class Encoder:
         if not response.strip():
             return Unusable("empty_response", "the response has no text")
         response_ids = self.tokenizer(response, add_special_tokens=False).input_ids
-        if self.special.issuperset(response_ids):
-            return Unusable("only_special_tokens", f"the response is {len(response_ids)} special tokens and no text")
+        text_ids = [index for index in response_ids if index not in self.special]
+        special = len(response_ids) - len(text_ids)
+        # White space between special tokens is no text either.
+        if not text_ids or (special and not self.tokenizer.decode(text_ids).strip()):
+            return Unusable("only_special_tokens", f"the response is {special} special tokens and no text")
         prompt_ids = self.prompt_ids(instruction)
         if len(prompt_ids) >= self.max_tokens:
             detail = f"the prompt alone has {len(prompt_ids)} tokens, max_tokens is {self.max_tokens}"
             return Unusable("no_response_token_left", detail)
         ids = [*prompt_ids, *response_ids, self.end_of_turn]
+        if (largest := max(ids[: self.max_tokens])) >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            return Unusable(
+                "outside_vocabulary",
+                f"token {token!r} is the tokenizer's {largest}, the student's embeddings end at {self.vocabulary - 1}",
+            )
         return Example(tuple(ids[: self.max_tokens]), len(prompt_ids), truncated=len(ids) > self.max_tokens)
 
     def encode_reference(self, rows: Iterable[tuple[str, str, str]]) -> list[Example]:
@@ -107,7 +119,9 @@ class Encoder:
                     f"{example.reason}: {example.detail}",
                     code=ExitCode.BAD_DATA,
                     where=f"reference row {ref_id}",
-                    hint="remove the row from the reference set",
+                    hint="resize the student's embeddings to its tokenizer"
+                    if example.reason == "outside_vocabulary"
+                    else "remove the row from the reference set",
                 )
             examples.append(example)
         if not examples:

@@ -26,13 +26,15 @@ Row = dict[str, Any]
 class Probes:
     """What scores rows: the `encoder` of the student's rows and the `scorer` of the encoded ones.
 
-    `corrects` says whether the scorer has groups of reference rows to correct first order on.
+    `corrects` says whether the scorer has groups of reference rows to correct first order on; `reference_truncated`
+    counts reference rows that lost their end.
     """
 
     encoder: Any
     scorer: Scorer
     devices: int
     corrects: bool
+    reference_truncated: int = 0
 
 
 @contextmanager
@@ -55,8 +57,10 @@ def opened(context: StageContext) -> Iterator[Probes]:
         if longest < settings.max_tokens:
             # Positions that a student has never seen would give a loss that means nothing.
             context.log.warning("max_tokens is more than the student's context", context=longest)
-        encoder = Encoder(read_tokenizer(folder), longest)
+        encoder = Encoder(read_tokenizer(folder), longest, config.vocab_size)
         examples = encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in reference)
+        if cut := sum(example.truncated for example in examples):
+            context.log.warning("reference rows lost their end", rows=cut, of=len(examples), longest=longest)
         names = (field.name for field in fields(ProbeOptions) if field.name != "seed")
         options = ProbeOptions(**{name: getattr(settings, name) for name in names})
         gpus = visible_gpus()
@@ -65,7 +69,7 @@ def opened(context: StageContext) -> Iterator[Probes]:
         context.log.info("probing", device=scoring.device, ranks=ranks, gpus=gpus, reference_rows=len(examples))
         scorer: Scorer = LocalScorer(scoring) if ranks == 1 else RankedScorer(scoring, ranks)
     try:
-        yield Probes(encoder, scorer, ranks, options.corrects(len(examples)))
+        yield Probes(encoder, scorer, ranks, options.corrects(len(examples)), cut)
     finally:
         scorer.close()
 

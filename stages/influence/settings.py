@@ -86,7 +86,7 @@ class InfluenceSettings(ProbeSettings):
 
 SPEC = StageSpec(
     name="influence",
-    version=2,
+    version=3,
     settings=InfluenceSettings,
     about="what one optimiser step on each candidate does to the student's reference loss",
     inputs=("rows", "checkpoint", "reference"),

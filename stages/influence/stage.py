@@ -21,7 +21,9 @@ from stages.influence.settings import InfluenceSettings
 from stages.signals.rows import candidates, with_columns
 
 ROWS = with_columns(
-    *((name, pa.float64()) for name in ("first_order", "exact", "loss")), ("reference_nll", pa.list_(pa.float64()))
+    *((name, pa.float64()) for name in ("first_order", "exact", "loss")),
+    ("reference_nll", pa.list_(pa.float64())),
+    ("truncated", pa.bool_()),  # whether it is scored without its end, which did not fit
 )
 
 _READ = ("response_id", "instruction_id", "prompt_id", "instruction", "response")
@@ -35,6 +37,7 @@ def run(context: StageContext) -> None:
     method = "exact" if settings.method == "two_stage" and audit.decision == "exact" else settings.method
     rows_of = _ByPrompt(context)
     prompts = pa.table({"prompt_id": rows_of.prompts})
+    cut = 0
     with ExitStack() as stack:
         probes = stack.enter_context(opened(context)) if context.remaining(prompts) else None
         for chunk in context.chunks(prompts, unit="prompts"):
@@ -47,8 +50,18 @@ def run(context: StageContext) -> None:
                 rows_in=len(rows),
                 rows_kept=sum(row["score"] is not None for row in scored),
             )
+            cut += sum(row["truncated"] for row in scored)
             chunk.commit({"rows": make_table(scored, ROWS)})
-    context.publish(figures={"method": method, "asked": settings.method, "audit": audit.figures})
+    if cut:
+        context.log.warning("candidates lost their end", candidates=cut)
+    context.publish(
+        figures={
+            "method": method,
+            "asked": settings.method,
+            "audit": audit.figures,
+            "reference_truncated": probes.reference_truncated if probes else None,
+        }
+    )
 
 
 class _ByPrompt:
@@ -125,7 +138,7 @@ def _score(
         if hasattr(example, "reason"):
             found[row["response_id"]]["reason"] = f"{example.reason}: {example.detail}"
         else:
-            found[row["response_id"]]["tokens"] = example.tokens
+            found[row["response_id"]].update(tokens=example.tokens, truncated=example.truncated)
     first: dict[str, Any] = {}
     if method != "exact":
         for start in range(0, len(usable), _ROUND * probes.devices):
@@ -161,7 +174,7 @@ def _score(
 def _blank(row: Row) -> Row:
     names = {name: row[name] for name in ("response_id", "instruction_id", "prompt_id")}
     empty = dict.fromkeys(("score", "stderr", "first_order", "exact", "noise", "loss", "reference_nll", "reason"))
-    return {**names, **empty, "method": None, "tie": False, "tokens": 0}
+    return {**names, **empty, "method": None, "tie": False, "tokens": 0, "truncated": False}
 
 
 def _add(row: Row, method: str, result: Any) -> None:

@@ -23,7 +23,7 @@ class LossSettings(StageSettings):
 
 SPEC = StageSpec(
     name="loss",
-    version=1,
+    version=2,
     settings=LossSettings,
     about="the student's loss on each candidate: what it gets wrong",
     inputs=("rows", "student"),

@@ -30,7 +30,7 @@ class WarmupSettings(TrainingSettings):
 
 SPEC = StageSpec(
     name="warmup",
-    version=1,
+    version=2,
     settings=WarmupSettings,
     about="train the student on few rows; publish its weights and AdamW state in fp32",
     inputs=("student", "rows"),

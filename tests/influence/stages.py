@@ -21,7 +21,7 @@ REFERENCE = [
     {"ref_id": f"ref-{number}", "instruction": f"Say it {number} times.", "response": text}
     for number, text in enumerate(CORPUS)
 ]
-NO_LOSS, NO_GRADIENT = "glorp", "blick"  # words of `sick_checkpoint`
+NO_LOSS, NO_GRADIENT, NO_EMBEDDING = "glorp", "blick", "twerve"  # words of `sick_checkpoint`
 HIDDEN = 32
 PROMPTS, INSTRUCTIONS, RESPONSES = 3, 3, 2
 
@@ -50,20 +50,21 @@ def candidates() -> list[dict[str, Any]]:
 def checkpoint(folder: Path, *, seed: int = 0) -> Path:
     """A Hugging Face folder with θ, m and v after a few steps on the reference's own kind of text."""
     tiny_llama(folder, seed=seed)
-    rows = _reference_examples(folder)
+    rows = reference_examples(folder)
     warmed_up(AutoModelForCausalLM.from_pretrained(folder), steps=len(rows), rows=rows).save(folder)
     return folder
 
 
 def sick_checkpoint(folder: Path) -> Path:
-    """A checkpoint of finite numbers whose loss is NaN on rows with the word `NO_LOSS`, and its gradient `NO_GRADIENT`.
+    """A checkpoint of finite numbers whose loss is NaN on rows with the word `NO_LOSS`, and its gradient on those with
+    `NO_GRADIENT`; of `NO_EMBEDDING` only the tokenizer knows.
 
     Gemma multiplies embeddings by √hidden, and squares them in its norms: one overflows, the other's derivative does.
     """
-    tiny_llama(folder, words=(NO_LOSS, NO_GRADIENT))
+    tiny_llama(folder, words=(NO_LOSS, NO_GRADIENT, NO_EMBEDDING))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = GemmaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) - 1,
         hidden_size=HIDDEN,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -76,7 +77,7 @@ def sick_checkpoint(folder: Path) -> Path:
     torch.manual_seed(0)
     model = GemmaForCausalLM(config)
     model.save_pretrained(folder)
-    rows = _reference_examples(folder)
+    rows = reference_examples(folder)
     state = warmed_up(model, steps=len(rows), rows=rows)
     embeddings = state.weights["model.embed_tokens.weight"]
     for word, value in ((NO_LOSS, 3e38), (NO_GRADIENT, 3e38 / math.sqrt(HIDDEN))):
@@ -85,7 +86,7 @@ def sick_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def _reference_examples(folder: Path) -> list[Example]:
+def reference_examples(folder: Path) -> list[Example]:
     encoder = Encoder(AutoTokenizer.from_pretrained(folder), 128)
     return encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in REFERENCE)
 

@@ -68,12 +68,33 @@ def test_a_long_response_loses_its_end_and_says_so(tokenizer: Any) -> None:
         (" \n\t", 512, "empty_response"),
         ("<|im_end|>", 512, "only_special_tokens"),
         ("<|im_end|><|im_start|>", 512, "only_special_tokens"),
+        ("<|im_end|>\n<|im_end|> \n", 512, "only_special_tokens"),
         ("A banana.", 10, "no_response_token_left"),
     ],
 )
 def test_a_row_that_cannot_be_scored_says_why(tokenizer: Any, response: str, max_tokens: int, reason: str) -> None:
     found = Encoder(tokenizer, max_tokens).encode(INSTRUCTION, response)
     assert isinstance(found, Unusable) and found.reason == reason
+
+
+def test_special_tokens_around_a_text_leave_it_one(tokenizer: Any) -> None:
+    assert isinstance(Encoder(tokenizer, 512).encode(INSTRUCTION, "<|im_start|>\nA<|im_end|>"), Example)
+
+
+def test_a_token_that_the_student_has_no_embedding_of_is_named(tokenizer: Any) -> None:
+    vocabulary = len(tokenizer)
+    tokenizer.add_tokens(["glorp"])
+    encoder = Encoder(tokenizer, 512, vocabulary)
+    found = encoder.encode(INSTRUCTION, "A glorp is.")
+    assert isinstance(found, Unusable) and found.reason == "outside_vocabulary"
+    assert (
+        found.detail
+        == f"token 'glorp' is the tokenizer's {vocabulary}, the student's embeddings end at {vocabulary - 1}"
+    )
+    assert isinstance(encoder.encode(INSTRUCTION, "A banana."), Example)
+    with pytest.raises(StageError, match=r"reference row bb: outside_vocabulary.*\(resize the student's") as caught:
+        encoder.encode_reference([("aa", INSTRUCTION, "A banana."), ("bb", "A glorp?", "Yes.")])
+    assert caught.value.code == ExitCode.BAD_DATA
 
 
 def test_a_prompt_that_fills_the_limit_but_for_one_token_is_scored_on_that_one(tokenizer: Any) -> None:
@@ -83,7 +104,7 @@ def test_a_prompt_that_fills_the_limit_but_for_one_token_is_scored_on_that_one(t
 
 
 def test_a_reference_row_that_cannot_be_scored_stops_the_stage(tokenizer: Any) -> None:
-    rows = [("aa", INSTRUCTION, "A banana."), ("bb", INSTRUCTION, "<|im_end|>")]
+    rows = [("aa", INSTRUCTION, "A banana."), ("bb", INSTRUCTION, "<|im_end|>\n<|im_end|>")]
     with pytest.raises(StageError, match="reference row bb: only_special_tokens") as caught:
         Encoder(tokenizer, 512).encode_reference(rows)
     assert caught.value.code == ExitCode.BAD_DATA

@@ -15,12 +15,20 @@ from safetensors.torch import load_file, save_file
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.influence import ranked
-from stages.influence.examples import Example
+from stages.influence.examples import Encoder, Example
 from stages.influence.ranked import RankedScorer
 from stages.influence.results import ProbeOptions
 from stages.influence.scorer import LocalScorer, Scorer, Scoring
+from stages.influence.state import read_tokenizer
 from tests.influence.builders import examples, llama, warmed_up
-from tests.influence.stages import checkpoint, stage_inputs
+from tests.influence.stages import (
+    NO_GRADIENT,
+    NO_LOSS,
+    checkpoint,
+    reference_examples,
+    sick_checkpoint,
+    stage_inputs,
+)
 from tests.support import run_stage
 
 # Large enough a step that a score is far above rounding, so that 1e-5 of it can be asked for.
@@ -93,6 +101,27 @@ def test_weights_that_were_exchanged_leave_nothing_behind(both: tuple[Scorer, Sc
     before = together.first_orders(five[:1])[0]
     together.exact(five[1])
     assert together.first_orders(five[:1])[0].score == before.score
+
+
+def test_a_candidate_without_a_score_harms_none_that_another_rank_takes(tmp_path: Path) -> None:
+    folder = sick_checkpoint(tmp_path / "student")
+    options = ProbeOptions(lr=LR, gradient_groups=4, corrected_groups=2)
+    given = Scoring(folder, reference_examples(folder), options, "cpu")
+    encoder = Encoder(read_tokenizer(folder), 128)
+    responses = ("A banana is.", f"A {NO_LOSS} is.", f"A {NO_GRADIENT} is.", "A fruit is.", "It is.")
+    rows = [encoder.encode("Name a fruit.", response) for response in responses]
+    alone, together = LocalScorer(given), copies(given, 2)
+    try:
+        expected, found = alone.first_orders(rows), together.first_orders(rows)
+        assert [each.reason for each in expected] == [None, "non_finite_loss", "non_finite_gradient", None, None]
+        for example, one, other in zip(rows, expected, found, strict=True):
+            pairs = [(one, other), (alone.exact(example), together.exact(example))]
+            pairs.append((alone.corrected(example, one), together.corrected(example, other)))
+            for first, second in pairs:
+                assert second.reason == first.reason
+                assert second.score == pytest.approx(first.score, rel=1e-5, abs=5e-8, nan_ok=True)
+    finally:
+        together.close()
 
 
 def test_a_broken_checkpoint_is_named_by_the_rank_that_holds_the_part(tmp_path: Path) -> None:

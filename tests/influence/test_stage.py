@@ -160,41 +160,22 @@ def test_the_audit_publishes_its_agreement_and_both_noise_floors(file_store: Sto
         assert row["tie"] == (abs(row["score"]) < 2 * row["noise"])
 
 
-def test_rows_that_cannot_be_scored_are_named_and_leave_the_others_alone(
-    file_store: Store, inputs: dict[str, Input], folder: Path
-) -> None:
-    rows = candidates()
-    odd = {
-        "empty": {**rows[2], "response_id": "empty", "response": "  \n"},
-        "special": {**rows[2], "response_id": "special", "response": "<|im_end|><|im_end|>"},
-        "long": {**rows[2], "response_id": "long", "instruction": "word " * 200},
-    }
-    expected = influence(file_store, inputs, "exact")
-    given = stage_inputs(file_store, folder, rows=[rows[0], rows[1], *odd.values(), *rows[2:]])
-    found = {row["response_id"]: row for row in influence(file_store, dict(given), "exact")}
-    for name, reason in (
-        ("empty", "empty_response"),
-        ("special", "only_special_tokens"),
-        ("long", "no_response_token_left"),
-    ):
-        assert found[name]["score"] is None and found[name]["reason"].startswith(reason)
-        assert not found[name]["tie"]
-    assert [found[row["response_id"]]["score"] for row in expected] == [row["score"] for row in expected]
-
-
 def test_a_row_longer_than_the_students_context_loses_its_end_there(
     file_store: Store, inputs: dict[str, Input], folder: Path
 ) -> None:
     rows = candidates()
     rows[0] = {**rows[0], "response": "word " * 4000}
     rows[1] = {**rows[1], "instruction": "word " * 4000}
-    given = dict(stage_inputs(file_store, folder, rows=rows))
+    reference = [*REFERENCE, {**REFERENCE[0], "ref_id": "ref-long", "response": "word " * 4000}]
+    given = dict(stage_inputs(file_store, folder, rows=rows, reference=reference))
     found = run_stage(file_store, "influence", {**SETTINGS, "max_tokens": 10_000, "method": "first_order"}, given)
     cut, full, *others = found.table().to_pylist()
     context = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
     assert 0 < cut["tokens"] < context and cut["score"] is not None
     assert full["reason"].startswith("no_response_token_left") and f"max_tokens is {context}" in full["reason"]
     assert all(row["score"] is not None for row in others)
+    assert cut["truncated"] and not any(row["truncated"] for row in (full, *others))
+    assert found.manifest.figures["reference_truncated"] == 1
 
 
 def _with_nan(folder: Path) -> str:

@@ -14,8 +14,11 @@ from stages.report.sections.filtered import section
 from tests.support import publish
 
 
-def left_out(store: Store, stage: str, **tables: list[dict[str, Any]]) -> Section:
-    made = publish(store, stage, tables={name: pa.Table.from_pylist(rows) for name, rows in tables.items()})
+def left_out(
+    store: Store, stage: str, figures: dict[str, Any] | None = None, **tables: list[dict[str, Any]]
+) -> Section:
+    given = {name: pa.Table.from_pylist(rows) for name, rows in tables.items()}
+    made = publish(store, stage, tables=given, figures=figures)
     return section(Nodes([(f"it1.{stage}", Artifact(store, made.key))], []))
 
 
@@ -43,3 +46,14 @@ def test_candidates_without_a_loss_are_named(file_store: Store) -> None:
     rows = [{"response_id": "r0", "reason": "empty_response: nothing"}, {"response_id": "r1", "reason": None}]
     found = left_out(file_store, "loss", rows=rows)
     assert found.numbers["dropped"] == {"it1.loss": {"empty_response": 1}}
+
+
+def test_rows_that_were_scored_without_their_end_are_counted(file_store: Store) -> None:
+    rows = [{"response_id": f"r{n}", "reason": None, "truncated": n < 2} for n in range(3)]
+    found = left_out(file_store, "influence", {"reference_truncated": 1}, rows=rows)
+    assert found.numbers["truncated"] == {"it1.influence": {"candidate": 2, "reference row": 1}}
+    assert (
+        "did not fit max_tokens or the student's context: it1.influence 2 candidates and 1 reference row."
+        in found.text[-1]
+    )
+    assert left_out(file_store, "influence", {"reference_truncated": 0}, rows=rows[2:]).numbers["truncated"] == {}

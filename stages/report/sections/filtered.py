@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.report.nodes import Node, Nodes, Row
 from stages.report.section import Section, Table, left_out
-from stages.report.words import count, percent
+from stages.report.words import count, percent, plural
 
 TITLE = "What was filtered, and why"
 _EXAMPLE_CHARACTERS = 90
@@ -33,10 +33,18 @@ def section(nodes: Nodes) -> Section:
     kept_rows: list[list[str]] = []
     reason_rows: list[list[str]] = []
     counts: dict[str, dict[str, int]] = {}
+    cut: dict[str, dict[str, int]] = {}
     named = [(node, *each) for node in nodes for each in _DROPPED.get(node.stage, {}).items()]
     for node, table, example in named:
         name = f"{node.name}, {table}" if table == "answers" else node.name
-        left = [row for row in node.rows(table, ["reason", *([example] if example else [])]) if row["reason"]]
+        rows = node.rows(table, ["reason", "truncated", *([example] if example else [])])
+        left = [row for row in rows if row["reason"]]
+        shortened = {
+            "candidate": sum(bool(row.get("truncated")) for row in rows),
+            "reference row": node.figures.get("reference_truncated") or 0,
+        }
+        if any(shortened.values()):
+            cut[name] = {what: number for what, number in shortened.items() if number}
         reasons = _by_reason(left)
         counts[name] = dict(reasons)
         rows_in, dropped = _rows_in(node, table), len(left)
@@ -52,7 +60,10 @@ def section(nodes: Nodes) -> Section:
         head = ["node", "reason", "rows", "one of them"]
         blocks.append(Table("Left out by reason", head, reason_rows, numeric=(2,)))
     text = ["Nothing is dropped in silence: each row that was left out stands in its node's table with its reason."]
-    numbers: dict[str, Any] = {"dropped": counts}
+    numbers: dict[str, Any] = {"dropped": counts, "truncated": cut}
+    if cut:
+        found = "; ".join(f"{name} {_listed(each)}" for name, each in cut.items())
+        text.append(f"Scored without their end, which did not fit max_tokens or the student's context: {found}.")
     if (overlap := _overlap(nodes)) is not None:
         numbers["seeds_in_reference"] = overlap
         text.append(
@@ -60,6 +71,10 @@ def section(nodes: Nodes) -> Section:
             "keeps them on purpose (prepare.overlap: keep)."
         )
     return Section("filtered", TITLE, text, blocks, numbers)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return " and ".join(plural(number, what) for what, number in counts.items())
 
 
 def _overlap(nodes: Nodes) -> dict[str, int] | None:
