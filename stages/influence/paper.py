@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stages.contract.errors import bad_data
 from stages.influence.examples import Example
 from stages.influence.state import AdamState
 
@@ -39,6 +40,10 @@ def paper_score(
 
     `model` is a plain Hugging Face causal LM of the checkpoint's architecture (not one that a `Prober` owns);
     its weights are overwritten.
+
+    Raises:
+        StageError: BAD_DATA for a candidate, or a batch of reference rows, of which the cut leaves no response token:
+            its mean would be NaN, and the score with it.
     """
     _reload(model, state, dtype)
     if before is None:
@@ -50,8 +55,11 @@ def paper_score(
 @torch.no_grad()
 def paper_reference_loss(model: Any, reference: Sequence[Example], *, batch_size: int = 8, pad_to: int = 1024) -> float:
     """Mean over batches of the batches' token means; a short last batch weighs as much as a full one."""
-    starts = range(0, len(reference), batch_size)
-    means = [_mean_loss(model, reference[start : start + batch_size], pad_to).item() for start in starts]
+    means = []
+    for start in range(0, len(reference), batch_size):
+        rows = reference[start : start + batch_size]
+        where = f"reference rows at indices {start} to {start + len(rows) - 1}"
+        means.append(_mean_loss(model, rows, pad_to, where).item())
     return sum(means) / len(means)
 
 
@@ -70,7 +78,7 @@ def _step(model: Any, state: AdamState, candidate: Example, lr: float | None, wo
         eps=state.eps,
         weight_decay=state.weight_decay,
     )
-    (_mean_loss(model, [candidate], pad_to) / world_size).backward()
+    (_mean_loss(model, [candidate], pad_to, "candidate") / world_size).backward()
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
             "step": torch.tensor(float(state.step)),
@@ -80,7 +88,11 @@ def _step(model: Any, state: AdamState, candidate: Example, lr: float | None, wo
     optimizer.step()
 
 
-def _mean_loss(model: Any, examples: Sequence[Example], pad_to: int) -> Tensor:
+def _mean_loss(model: Any, examples: Sequence[Example], pad_to: int, where: str) -> Tensor:
+    if all(example.labels_from >= pad_to for example in examples):
+        raise bad_data(
+            f"no response token is within the first {pad_to} tokens", where=where, hint="leave it out, or pad to more"
+        )
     device = next(model.parameters()).device
     ids = torch.zeros(len(examples), pad_to, dtype=torch.int64)
     mask = torch.zeros_like(ids)

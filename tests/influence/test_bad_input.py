@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
+from stages.influence.examples import Example
+from stages.influence.paper import paper_score
 from stages.influence.select import audit_order
+from stages.influence.state import AdamState
+from tests.influence.builders import llama
 from tests.influence.stages import NO_EMBEDDING, NO_GRADIENT, NO_LOSS, candidates, sick_checkpoint, stage_inputs
 from tests.support import artifact_input, run_stage
 
@@ -111,3 +118,16 @@ def test_an_audit_of_nothing_that_can_be_scored_is_bad_data(
     with pytest.raises(StageError) as caught:
         audit(file_store, folder, [bad("one", response=response), bad("other", response=response)])
     assert caught.value.code == ExitCode.BAD_DATA and text in str(caught.value)
+
+
+def test_the_released_arithmetic_refuses_rows_of_which_no_response_is_left(
+    state: AdamState,
+) -> None:
+    cut = Example((5, 9, 11, 2, 3), 4)
+    score = partial(paper_score, llama(), state, dtype=torch.float32, batch_size=2)
+    with pytest.raises(StageError, match="candidate: no response token is within the first 4 tokens"):
+        score(cut, [Example((5, 9, 11), 1)], pad_to=4)
+    with pytest.raises(StageError, match="reference rows at indices 2 to 3: no response token"):
+        score(Example((5, 9), 1), [Example((5, 9, 11), 1), cut, cut, cut], pad_to=4)
+    # One of a batch is no more than left out of its mean, as there.
+    assert math.isfinite(score(Example((5, 9), 1), [Example((5, 9, 11), 1), cut], pad_to=4))
