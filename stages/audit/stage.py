@@ -49,11 +49,12 @@ def run(context: StageContext) -> None:
             noise = probes.scorer.noise(noisy, settings.noise_draws)
             context.progress.advance(2 * len(noisy))
         base = probes.scorer.base()
+    judged = {method: _judged(found, method, settings.threshold, noise["exact"]) for method in METHODS[:2]}
     context.publish(
         tables={"rows": make_table(found, ROWS)},
         figures={
-            **_judged(found, "first_order", settings.threshold),
-            "corrected": _judged(found, "corrected", settings.threshold) if base.corrected_rows else None,
+            **judged["first_order"],
+            "corrected": judged["corrected"] if base.corrected_rows else None,
             "corrected_rows": len(base.corrected_rows),
             "noise": noise,
             "reference_rows": len(base.nll),
@@ -131,7 +132,7 @@ def _flops(base: Base, examples: list[Any], noisy: int, draws: int) -> float:
     return scored + noise
 
 
-def _judged(found: list[Row], approximate: str, threshold: float) -> dict[str, Any]:
+def _judged(found: list[Row], approximate: str, threshold: float, sigma: float) -> dict[str, Any]:
     both = [row for row in found if row["exact"] is not None]
     scores = [row[approximate] if row[approximate] is not None else math.nan for row in both]
-    return audit(scores, [row["exact"] for row in both], threshold=threshold).figures()
+    return audit(scores, [row["exact"] for row in both], threshold=threshold, sigma=sigma).figures()

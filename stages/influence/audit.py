@@ -2,6 +2,9 @@
 
 Judged on a sample drawn uniformly: on the deciding candidates alone (extremes of their groups) agreement
 looks better than it is. Publish it with the scores.
+
+Exact scores can judge only where they are not noise themselves. A score whose σ is a share s of the scores' standard
+deviation correlates at √(1 − s²) with the truth, so that a first order without any error would still be found at that.
 """
 
 from __future__ import annotations
@@ -13,7 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-Decision = Literal["two_stage", "exact"]
+Decision = Literal["two_stage", "exact", "noise"]
+
+# σ of exact scores as a share of their standard deviation: at a third a faultless first order is found at 0.94.
+_MOST_NOISE = 1 / 3
+_LEAST = 3  # candidates; of two, ranks and spreads say nothing
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,11 @@ class Audit:
         recall_top, recall_bottom: share of the exact top (bottom) tenth that first order puts there too.
         slope: exact = slope · first_order, least squares through the origin.
         residual: standard deviation of exact − first_order: the linearisation's error, as a score.
+        spread: standard deviation of the exact scores.
         threshold: the Spearman correlation asked for.
-        decision: `exact` if it was not reached, or could not be measured: score all candidates exactly.
+        decision: `exact` if it was not reached, or could not be measured: score all candidates exactly. `noise` if the
+            exact scores' own σ is above a third of their spread: then neither they nor what is compared with them can
+            be told, and `residual` is NaN.
     """
 
     candidates: int
@@ -37,6 +47,7 @@ class Audit:
     recall_bottom: float
     slope: float
     residual: float
+    spread: float
     threshold: float
     decision: Decision
 
@@ -45,14 +56,17 @@ class Audit:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
 
-def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: float = 0.9) -> Audit:
-    """Compares the two scores of the same candidates, in the same order; pairs that are not finite are left out."""
+def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: float = 0.9, sigma: float = 0.0) -> Audit:
+    """Compares the two scores of the same candidates, in the same order; pairs that are not finite are left out.
+
+    `sigma` is the numerical noise of an exact score.
+    """
     pairs = np.column_stack([np.asarray(first_order, dtype=np.float64), np.asarray(exact, dtype=np.float64)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     approximate, true = pairs[:, 0], pairs[:, 1]
     spearman, pearson = _correlations(approximate, true)
-    # A comparison with NaN is false: what could not be measured is not trusted.
-    decision: Decision = "two_stage" if spearman >= threshold else "exact"
+    spread = float(np.std(true, ddof=1)) if len(pairs) > 1 else math.nan
+    decision = _decision(len(pairs), spearman, threshold, sigma, spread)
     square = float(approximate @ approximate)
     return Audit(
         candidates=len(pairs),
@@ -61,16 +75,24 @@ def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: fl
         recall_top=_recall(approximate, true),
         recall_bottom=_recall(-approximate, -true),
         slope=float(approximate @ true) / square if square else math.nan,
-        residual=float(np.std(true - approximate, ddof=1)) if len(pairs) > 1 else math.nan,
+        residual=float(np.std(true - approximate, ddof=1)) if len(pairs) > 1 and decision != "noise" else math.nan,
+        spread=spread,
         threshold=threshold,
         decision=decision,
     )
 
 
+def _decision(candidates: int, spearman: float, threshold: float, sigma: float, spread: float) -> Decision:
+    if candidates >= _LEAST and sigma > _MOST_NOISE * spread:
+        return "noise"
+    # A comparison with NaN is false: what could not be measured is not trusted.
+    return "two_stage" if spearman >= threshold else "exact"
+
+
 def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < _LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan, math.nan
     return float(stats.spearmanr(x, y).statistic), float(stats.pearsonr(x, y).statistic)
 

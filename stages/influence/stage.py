@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.contract.context import StageContext
+from stages.contract.errors import gate
 from stages.contract.tables import make_table
 from stages.influence.inputs import Probes, Row, opened
 from stages.influence.scores import is_tie
@@ -34,7 +35,7 @@ _ROUND = 4
 def run(context: StageContext) -> None:
     settings: InfluenceSettings = context.settings
     audit = _Audit(context)
-    method = "exact" if settings.method == "two_stage" and audit.decision == "exact" else settings.method
+    method = _method(context, audit)
     rows_of = _ByPrompt(context)
     prompts = pa.table({"prompt_id": rows_of.prompts})
     cut = 0
@@ -62,6 +63,36 @@ def run(context: StageContext) -> None:
             "reference_truncated": probes.reference_truncated if probes else None,
         }
     )
+
+
+def _method(context: StageContext, audit: _Audit) -> str:
+    """What the recipe asks for, as far as the audit allows it.
+
+    Raises:
+        StageError: GATE where scores would rest on exact ones, and those are noise.
+    """
+    settings: InfluenceSettings = context.settings
+    if settings.method == "first_order":
+        return settings.method
+    if audit.decision == "noise":
+        sigma, first_order = audit.sigma("exact"), audit.sigma("first_order")
+        raise gate(
+            f"rounding moves an exact score by {sigma:.2g} (σ), and exact scores of {audit.figures['candidates']} "
+            f"candidates differ by {audit.figures['spread']:.2g} (their standard deviation): they rank nothing and "
+            "cannot judge first order",
+            where=f"{context.task.node}: the audit's figures",
+            hint=f"{_more_precise(settings)}, or influence.method: first_order, whose σ is {first_order:.2g} but whose "
+            "agreement with exact scores stays unknown",
+        )
+    return "exact" if settings.method == "two_stage" and audit.decision == "exact" else settings.method
+
+
+def _more_precise(settings: InfluenceSettings) -> str:
+    if settings.forward_dtype != "float32":
+        return "influence.forward_dtype: float32"
+    if settings.products != "fp32":
+        return "influence.products: fp32"
+    return "a larger influence.lr: scores grow with it, rounding does not"
 
 
 class _ByPrompt:
@@ -122,7 +153,7 @@ class _Audit:
     def decision(self) -> str:
         return str(self.figures.get("decision", "two_stage"))
 
-    def noise(self, method: str) -> float | None:
+    def sigma(self, method: str) -> float | None:
         value = self.figures.get("noise", {}).get(method)
         return float(value) if value is not None else None
 
@@ -165,7 +196,7 @@ def _score(
         else:
             _add(found[name], "exact", probes.scorer.exact(examples[name]))
     for each in found.values():
-        noise = audit.noise(each["method"]) if each["score"] is not None else None
+        noise = audit.sigma(each["method"]) if each["score"] is not None else None
         each["noise"] = noise
         each["tie"] = noise is not None and is_tie(each["score"], noise)
     return list(found.values())

@@ -80,6 +80,23 @@ def test_what_cannot_be_measured_is_not_trusted(first_order: list[float]) -> Non
     assert result.decision == "exact" and result.figures()["spearman"] is None
 
 
+def test_exact_scores_that_are_noise_themselves_cannot_judge() -> None:
+    # As measured with weights of the reference passes in bf16 at a learning rate of 5e-6: σ ten times the spread.
+    dice = np.random.default_rng(3)
+    first_order = dice.normal(0, 1.2e-4, 32)
+    noisy = audit(first_order, first_order + dice.normal(0, 1.5e-3, 32), sigma=1.5e-3)
+    assert noisy.decision == "noise" and noisy.figures()["residual"] is None
+    assert noisy.spread == pytest.approx(1.5e-3, rel=0.3)
+    # The same disagreement with a small σ is first order's own.
+    assert audit(first_order, first_order + dice.normal(0, 1.5e-3, 32), sigma=1e-5).decision == "exact"
+
+
+@pytest.mark.parametrize(("share", "decision"), [(0.3, "two_stage"), (0.37, "noise")])
+def test_a_third_of_the_spread_is_the_most_noise(share: float, decision: str) -> None:
+    exact = np.random.default_rng(4).normal(size=32)
+    assert audit(exact, exact, sigma=share * float(np.std(exact, ddof=1))).decision == decision
+
+
 def test_recall_counts_the_exact_tenths() -> None:
     exact = np.arange(20.0)
     swapped = exact.copy()

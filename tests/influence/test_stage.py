@@ -160,6 +160,31 @@ def test_the_audit_publishes_its_agreement_and_both_noise_floors(file_store: Sto
         assert row["tie"] == (abs(row["score"]) < 2 * row["noise"])
 
 
+IN_NOISE = {"forward_dtype": "bfloat16", "lr": 5e-6}
+
+
+@pytest.mark.parametrize("method", ["two_stage", "exact"])
+def test_exact_scores_that_are_noise_stop_the_run_with_a_way_out(
+    method: str, file_store: Store, inputs: dict[str, Input]
+) -> None:
+    inputs = audited(file_store, inputs, **IN_NOISE)
+    with pytest.raises(StageError, match="they rank nothing and cannot judge first order") as caught:
+        run_stage(file_store, "influence", {**SETTINGS, **IN_NOISE, "method": method}, inputs)
+    assert caught.value.code == ExitCode.GATE
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("influence.forward_dtype: float32, or influence.method: first_order")
+
+
+def test_first_order_goes_on_where_exact_scores_are_noise_and_says_so(
+    file_store: Store, inputs: dict[str, Input]
+) -> None:
+    inputs = audited(file_store, inputs, **IN_NOISE)
+    found = run_stage(file_store, "influence", {**SETTINGS, **IN_NOISE, "method": "first_order"}, inputs)
+    figures = found.manifest.figures["audit"]
+    assert figures["decision"] == "noise" and figures["residual"] is None
+    assert {row["noise"] for row in found.table().to_pylist()} == {figures["noise"]["first_order"]}
+
+
 def test_a_row_longer_than_the_students_context_loses_its_end_there(
     file_store: Store, inputs: dict[str, Input], folder: Path
 ) -> None:
