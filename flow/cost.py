@@ -6,7 +6,8 @@ rows, `first_order` nothing, `two_stage` a forward pass over some of the rows fo
 prompt (stages/influence/settings.py). Adam's update reads the weights, the moments and the reference gradient once a
 candidate, which is bandwidth, not arithmetic.
 
-Counts of rows are upper bounds (every output parses, nothing is dropped); speeds are those of past audits in this
+Counts of rows are upper bounds (every output parses, nothing is dropped), but for the instructions that a correction
+brings to the end of a prompt in `two_stage`, which are few where first order is good; speeds are those of past audits in this
 store, else a guess that says so.
 """
 

@@ -31,8 +31,9 @@ class Audit:
         candidates: how many were scored both ways.
         spearman, pearson: correlations, NaN below three candidates or without variation.
         recall_top, recall_bottom: share of the exact top (bottom) tenth that first order puts there too.
-        slope: exact = slope · first_order, least squares through the origin.
-        residual: standard deviation of exact − first_order: the linearisation's error, as a score.
+        intercept, slope: of the line exact = intercept + slope · first_order (Theil and Sen's, the median of the slopes
+            between any two: a few extreme candidates do not turn it). NaN where correlations are.
+        residual: standard deviation of exact about that line: what first order misses, as a score.
         spread: standard deviation of the exact scores.
         threshold: the Spearman correlation asked for.
         decision: `exact` if it was not reached, or could not be measured: score all candidates exactly. `noise` if the
@@ -45,6 +46,7 @@ class Audit:
     pearson: float
     recall_top: float
     recall_bottom: float
+    intercept: float
     slope: float
     residual: float
     spread: float
@@ -67,15 +69,17 @@ def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: fl
     spearman, pearson = _correlations(approximate, true)
     spread = float(np.std(true, ddof=1)) if len(pairs) > 1 else math.nan
     decision = _decision(len(pairs), spearman, threshold, sigma, spread)
-    square = float(approximate @ approximate)
+    intercept, slope = _line(approximate, true)
+    misses = true - intercept - slope * approximate
     return Audit(
         candidates=len(pairs),
         spearman=spearman,
         pearson=pearson,
         recall_top=_recall(approximate, true),
         recall_bottom=_recall(-approximate, -true),
-        slope=float(approximate @ true) / square if square else math.nan,
-        residual=float(np.std(true - approximate, ddof=1)) if len(pairs) > 1 and decision != "noise" else math.nan,
+        intercept=intercept,
+        slope=slope,
+        residual=math.nan if decision == "noise" else math.sqrt(np.sum(misses**2) / max(1, len(pairs) - 2)),
         spread=spread,
         threshold=threshold,
         decision=decision,
@@ -92,9 +96,22 @@ def _decision(candidates: int, spearman: float, threshold: float, sigma: float, 
 def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
-    if len(x) < _LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if _says_nothing(x, y):
         return math.nan, math.nan
     return float(stats.spearmanr(x, y).statistic), float(stats.pearsonr(x, y).statistic)
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    from scipy import stats
+
+    if _says_nothing(x, y):
+        return math.nan, math.nan
+    found = stats.theilslopes(y, x)
+    return float(found.intercept), float(found.slope)
+
+
+def _says_nothing(x: np.ndarray, y: np.ndarray) -> bool:
+    return bool(len(x) < _LEAST or np.ptp(x) == 0 or np.ptp(y) == 0)
 
 
 def _recall(approximate: np.ndarray, true: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Which candidates of a two-stage run are scored exactly: those that decide pairs, and the audit sample.
+"""Which candidates decide pairs, and which are the audit's sample.
 
 The audit sample is drawn by the hash of a candidate's id: the same candidates whatever the number of shards,
 and a shard needs to know only its own.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Scored(NamedTuple):
-    """A candidate with its first-order score."""
+    """A candidate with its score, by whatever method so far."""
 
     candidate_id: str
     prompt_id: str

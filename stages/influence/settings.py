@@ -80,7 +80,9 @@ class InfluenceSettings(ProbeSettings):
         "order on all, corrected for those that decide pairs (corrected_groups), or exact on all where the audit says "
         "so",
     )
-    per_side: int = Field(1, ge=1, description="two_stage: instructions at either end of a prompt that are corrected")
+    per_side: int = Field(
+        1, ge=1, description="two_stage: instructions at either end of a prompt that are corrected, at least"
+    )
     chunk_rows: int = resource(8, ge=1, description="prompts of one committed chunk")
 
 

@@ -1,4 +1,9 @@
-"""influence: candidates → what each does for the student. A chunk is some prompts with all their responses."""
+"""influence: candidates → what each does for the student. A chunk is some prompts with all their responses.
+
+In `two_stage` scores of first order stand beside corrected and exact ones, and pairs are made of both. So first order
+is put on the scale of exact scores, by the line that the audit found, and the instructions at either end of a prompt
+are looked at again until those at the ends have been: a correction that takes the best one down brings up another.
+"""
 
 from __future__ import annotations
 
@@ -153,6 +158,12 @@ class _Audit:
     def decision(self) -> str:
         return str(self.figures.get("decision", "two_stage"))
 
+    @property
+    def line(self) -> tuple[float, float]:
+        """(intercept, slope) from first order to exact; a line that would not keep the order is none."""
+        intercept, slope = self.figures.get("intercept"), self.figures.get("slope")
+        return (intercept, slope) if intercept is not None and slope is not None and slope > 0 else (0.0, 1.0)
+
     def sigma(self, method: str) -> float | None:
         value = self.figures.get("noise", {}).get(method)
         return float(value) if value is not None else None
@@ -178,23 +189,21 @@ def _score(
             first |= zip(some, probes.scorer.first_orders([examples[name] for name in some]), strict=True)
         for name, result in first.items():
             _add(found[name], "first_order", result)
-    chosen = {row["response_id"] for row in usable}
-    if method == "first_order":
-        chosen = set()
-    elif method == "two_stage":
-        chosen = _deciding(found.values(), settings.per_side) | (chosen & audit.exact.keys())
+        if method == "two_stage":
+            for name in first:
+                _calibrate(found[name], *audit.line)
     corrects = method == "two_stage" and probes.corrects
-    for row in usable:
-        name = row["response_id"]
-        if name not in chosen:
-            continue
-        context.check_stop()
-        if known := audit.exact.get(name):
-            found[name].update(known, method="exact")
-        elif corrects:
-            _add(found[name], "corrected", probes.scorer.corrected(examples[name], first[name]))
-        else:
-            _add(found[name], "exact", probes.scorer.exact(examples[name]))
+    done: set[str] = set()
+    while again := _wanted(method, found, settings.per_side) - done:
+        for name in (each for each in found if each in again):
+            context.check_stop()
+            if known := audit.exact.get(name):
+                found[name].update(known, method="exact")
+            elif corrects:
+                _add(found[name], "corrected", probes.scorer.corrected(examples[name], first[name]))
+            else:
+                _add(found[name], "exact", probes.scorer.exact(examples[name]))
+        done |= again
     for each in found.values():
         noise = audit.sigma(each["method"]) if each["score"] is not None else None
         each["noise"] = noise
@@ -222,21 +231,34 @@ def _add(row: Row, method: str, result: Any) -> None:
         row["reference_nll"] = result.nll.tolist()
 
 
+def _calibrate(row: Row, intercept: float, slope: float) -> None:
+    """Puts a score of first order on the scale of exact scores; the column `first_order` stays what was computed."""
+    if row["score"] is not None:
+        row.update(score=intercept + slope * row["score"], stderr=row["stderr"] and slope * row["stderr"])
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _deciding(scored: Iterable[Row], per_side: int) -> set[str]:
-    """The responses of the instructions at either end of each prompt, by their mean first-order score.
+def _wanted(method: str, found: dict[str, Row], per_side: int) -> set[str]:
+    """The responses that need more than first order, by the scores there are."""
+    if method == "exact":
+        return {name for name, row in found.items() if row["reason"] is None}
+    return _deciding(found.values(), per_side) if method == "two_stage" else set()
 
-    Pairs are made of instructions, so an instruction's responses are all scored exactly or none is.
+
+def _deciding(scored: Iterable[Row], per_side: int) -> set[str]:
+    """The responses of the instructions at either end of each prompt, by their mean score.
+
+    Pairs are made of instructions, so all of an instruction's responses are looked at again or none is.
     """
     scores: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in scored:
-        if row["first_order"] is not None:
+        if row["score"] is not None:
             scores[row["instruction_id"], row["prompt_id"]].append(row)
     means = [
-        Scored(instruction, prompt, sum(each["first_order"] for each in rows) / len(rows))
+        Scored(instruction, prompt, sum(each["score"] for each in rows) / len(rows))
         for (instruction, prompt), rows in scores.items()
     ]
     chosen = deciding(means, per_side=per_side)

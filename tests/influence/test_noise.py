@@ -70,6 +70,9 @@ def test_good_agreement_keeps_two_stages_and_bad_agreement_falls_back() -> None:
     good = audit(2 * exact + 0.001, exact)
     assert (good.decision, good.recall_top, good.recall_bottom) == ("two_stage", 1.0, 1.0)
     assert good.spearman == pytest.approx(1) and good.pearson == pytest.approx(1)
+    assert (good.slope, good.intercept) == pytest.approx((0.5, -0.0005)) and good.residual == pytest.approx(
+        0, abs=1e-12
+    )
     bad = audit(np.random.default_rng(2).normal(size=50), exact)
     assert bad.decision == "exact" and bad.spearman < 0.9
 
@@ -78,6 +81,17 @@ def test_good_agreement_keeps_two_stages_and_bad_agreement_falls_back() -> None:
 def test_what_cannot_be_measured_is_not_trusted(first_order: list[float]) -> None:
     result = audit(first_order, list(range(len(first_order))))
     assert result.decision == "exact" and result.figures()["spearman"] is None
+
+
+def test_the_line_from_first_order_to_exact_is_not_turned_by_a_few_extreme_candidates() -> None:
+    dice = np.random.default_rng(6)
+    first_order = dice.normal(size=32)
+    exact = 0.2 + 0.7 * first_order + dice.normal(0, 0.05, 32)
+    found = audit(first_order, exact)
+    assert (found.intercept, found.slope) == pytest.approx((0.2, 0.7), abs=0.05)
+    assert found.residual == pytest.approx(0.05, rel=0.3)
+    first_order[0], exact[0] = 12.0, 4.0  # a gradient so large that the line bends
+    assert audit(first_order, exact).slope == pytest.approx(0.7, abs=0.05)
 
 
 def test_exact_scores_that_are_noise_themselves_cannot_judge() -> None:

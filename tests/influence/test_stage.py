@@ -95,15 +95,15 @@ def test_two_stage_scores_the_ends_of_each_prompt_exactly(file_store: Store, inp
     inputs = audited(file_store, inputs, threshold=-1)
     rows = influence(file_store, inputs, "two_stage")
     exact = {row["response_id"]: row for row in influence(file_store, inputs, "exact")}
-    known = {row["response_id"] for row in audited_rows(file_store, inputs)}
     for prompt in range(PROMPTS):
-        group = [row for row in rows if row["prompt_id"] == f"p-{prompt}"]
         means: dict[str, float] = {}
-        for row in group:
-            means[row["instruction_id"]] = means.get(row["instruction_id"], 0) + row["first_order"]
-        ends = {min(means, key=means.__getitem__), max(means, key=means.__getitem__)}
-        for row in group:
-            assert (row["method"] == "exact") == (row["instruction_id"] in ends or row["response_id"] in known)
+        methods: dict[str, set[str]] = {}
+        for row in (each for each in rows if each["prompt_id"] == f"p-{prompt}"):
+            means[row["instruction_id"]] = means.get(row["instruction_id"], 0) + row["score"]
+            methods.setdefault(row["instruction_id"], set()).add(row["method"])
+        for end in (min(means, key=means.__getitem__), max(means, key=means.__getitem__)):
+            assert methods[end] == {"exact"}
+        assert all(len(each) == 1 for each in methods.values())
     for row in rows:
         if row["method"] == "exact":
             assert row["score"] == pytest.approx(exact[row["response_id"]]["score"], rel=1e-3, abs=1e-6)
