@@ -7,8 +7,8 @@ prompt (stages/influence/settings.py). Adam's update reads the weights, the mome
 candidate, which is bandwidth, not arithmetic.
 
 Counts of rows are upper bounds (every output parses, nothing is dropped), but for the instructions that a correction
-brings to the end of a prompt in `two_stage`, which are few where first order is good; speeds are those of past audits in this
-store, else a guess that says so.
+brings to the end of a prompt in `two_stage`, which are few where first order is good; speeds are those of past audits
+in this store, else a guess that says so.
 """
 
 from __future__ import annotations

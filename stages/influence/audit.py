@@ -71,6 +71,7 @@ def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: fl
     decision = _decision(len(pairs), spearman, threshold, sigma, spread)
     intercept, slope = _line(approximate, true)
     misses = true - intercept - slope * approximate
+    told = math.isfinite(slope) and decision != "noise"
     return Audit(
         candidates=len(pairs),
         spearman=spearman,
@@ -79,7 +80,7 @@ def audit(first_order: Sequence[float], exact: Sequence[float], *, threshold: fl
         recall_bottom=_recall(-approximate, -true),
         intercept=intercept,
         slope=slope,
-        residual=math.nan if decision == "noise" else math.sqrt(np.sum(misses**2) / max(1, len(pairs) - 2)),
+        residual=math.sqrt(np.sum(misses**2) / (len(pairs) - 2)) if told else math.nan,
         spread=spread,
         threshold=threshold,
         decision=decision,

@@ -165,8 +165,15 @@ class _Audit:
         return (intercept, slope) if intercept is not None and slope is not None and slope > 0 else (0.0, 1.0)
 
     def sigma(self, method: str) -> float | None:
+        """Of rounding alone."""
         value = self.figures.get("noise", {}).get(method)
         return float(value) if value is not None else None
+
+    def noise(self, method: str) -> float | None:
+        """By how much a score may be wrong: rounding, and what a method that is not exact misses of the exact score."""
+        sigma = self.sigma(method)
+        judged = {"first_order": self.figures, "corrected": self.figures.get("corrected")}.get(method) or {}
+        return None if sigma is None else math.hypot(sigma, judged.get("residual") or 0.0)
 
 
 def _score(
@@ -205,7 +212,7 @@ def _score(
                 _add(found[name], "exact", probes.scorer.exact(examples[name]))
         done |= again
     for each in found.values():
-        noise = audit.sigma(each["method"]) if each["score"] is not None else None
+        noise = audit.noise(each["method"]) if each["score"] is not None else None
         each["noise"] = noise
         each["tie"] = noise is not None and is_tie(each["score"], noise)
     return list(found.values())

@@ -2,11 +2,11 @@
 
 Three policies, all of them on pairs of outputs of one prompt:
 - `all`: every helpful (score > 0) with every harmful one (Montessori-Instruct, arXiv
-  2410.14208). A score within two σ of numerical noise of 0 has no sign: a tie, in no pair.
+  2410.14208). A score within twice its noise of 0 has no sign: a tie, in no pair.
 - `best_worst`: the widest gap between different outputs, whatever the signs (ARTE, arXiv 2406.19227, for
   rationales).
 - `ranked`: every combination, the higher score being chosen.
-Each drops pairs of equal output, pairs whose gap is within two σ of its own numerical noise, and, where
+Each drops pairs of equal output, pairs whose gap is within twice its own noise, and, where
 `least_gap_se` asks for a gap in standard errors, pairs below it or of unknown standard error; then keeps
 at most `most_per_prompt`, widest gap first.
 
@@ -26,7 +26,7 @@ from typing import Literal
 from stages.curate.split import first_side
 from stages.pairs.settings import INSTRUCTION, Kind
 
-_NOISE_REACH = 2.0  # |x| < 2σ is a tie
+_NOISE_REACH = 2.0  # |x| < 2·noise is a tie
 
 
 class Policy(StrEnum):
@@ -59,7 +59,7 @@ class Scored:
         prompt_id: of the prompt that it all began with. Pairs are split by it, so that an instruction and the
             responses to it are on one side.
         prompt: the text that was continued by `output`.
-        stderr, noise: standard error and numerical σ of the score (None: unknown).
+        stderr, noise: standard error of the score, and how far its method may be off (None: unknown).
     """
 
     id: str

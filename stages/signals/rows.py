@@ -18,8 +18,9 @@ from stages.contract.errors import bad_data
 Row = dict[str, Any]
 
 _NAMES = [(name, pa.string()) for name in ("response_id", "instruction_id", "prompt_id", "method")]
-# `stderr` is the score's own (over reference rows, or over a judge's samples), `noise` the numerical σ of the method;
-# either is null where the signal has none. A row without score says why in `reason`.
+# `stderr` is the score's own (over reference rows, or over a judge's samples), `noise` how far the method may be from
+# exact arithmetic on the same rows (rounding, and what an approximation misses); either is null where the signal has
+# none. A row without score says why in `reason`.
 COLUMNS = pa.schema(
     [
         *_NAMES,

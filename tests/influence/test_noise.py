@@ -80,7 +80,8 @@ def test_good_agreement_keeps_two_stages_and_bad_agreement_falls_back() -> None:
 @pytest.mark.parametrize("first_order", [[], [1.0, 2.0], [1.0, 1.0, 1.0], [math.nan, 1.0, 2.0]])
 def test_what_cannot_be_measured_is_not_trusted(first_order: list[float]) -> None:
     result = audit(first_order, list(range(len(first_order))))
-    assert result.decision == "exact" and result.figures()["spearman"] is None
+    figures = result.figures()
+    assert result.decision == "exact" and figures["spearman"] is figures["slope"] is figures["residual"] is None
 
 
 def test_the_line_from_first_order_to_exact_is_not_turned_by_a_few_extreme_candidates() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def test_two_stage_corrects_the_ends_on_some_of_the_reference_rows(file_store: S
         if row["method"] == "corrected":
             assert row["exact"] is None and row["reference_nll"] is None
             assert row["first_order"] != row["score"] == pytest.approx(exact[row["response_id"]], abs=0.1 * spread)
-            assert row["noise"] == figures["noise"]["corrected"]
+            noise = math.hypot(figures["noise"]["corrected"], figures["corrected"]["residual"])
+            assert row["noise"] == pytest.approx(noise)
 
 
 def test_one_corrected_group_is_refused_because_it_has_no_error() -> None:
@@ -156,7 +158,9 @@ def test_the_audit_publishes_its_agreement_and_both_noise_floors(file_store: Sto
     assert 0 < figures["noise"]["first_order"] < spread
     with_noise = influence(file_store, {**inputs, "audit": artifact_input(found)}, "first_order")
     for row in with_noise:
-        assert row["noise"] == figures["noise"]["first_order"]
+        # Rounding is a millionth of what the line misses, and a tie within the latter is as much a tie.
+        assert row["noise"] == pytest.approx(math.hypot(figures["noise"]["first_order"], figures["residual"]))
+        assert row["noise"] > 100 * figures["noise"]["first_order"]
         assert row["tie"] == (abs(row["score"]) < 2 * row["noise"])
 
 

@@ -131,3 +131,16 @@ def test_an_exact_score_of_the_audit_is_used_only_where_the_whole_instruction_is
         **dict.fromkeys("cd", "first_order"),
         "a": "exact",
     }
+
+
+def test_a_score_within_what_its_method_misses_is_a_tie(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {
+        **AUDIT,
+        "residual": 0.04,
+        "corrected": {"residual": 0.03},
+        "noise": {"first_order": 1e-9, "corrected": 0.04, "exact": 1e-6},
+    }
+    rows, _ = two_stage(file_store, monkeypatch, BENT, figures=figures, known={"d": -0.10})
+    noise = {"a": 0.05, "b": 0.04, "c": 0.04, "d": 1e-6}
+    assert {name: row["noise"] for name, row in rows.items()} == pytest.approx(noise)
+    assert {name: row["tie"] for name, row in rows.items()} == {"a": True, "b": True, "c": True, "d": False}

@@ -48,10 +48,10 @@ def section(nodes: Nodes, branches: Branches) -> Section:
         "helpful",
         stacked(
             [(_short(name), _shares(scores)) for name, scores in scored.items()],
-            title="Share of rows that help, harm, or are within numerical noise",
+            title="Share of rows that help, harm, or are within their noise",
             colours=("d", "b", "a"),
         ),
-        "A tie is a score within twice its numerical noise of 0.",
+        "A tie is a score within twice its noise of 0: what rounding does, and what its method misses of exact ones.",
     )
     exponent = common_exponent([each for mean in means.values() for each in (mean.low, mean.high)])
     table = Table(
