@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
+from stages.influence.packing import Batch
 from stages.influence.probe import Prober
 from stages.influence.scores import paired_score
 
@@ -21,13 +22,12 @@ _LENGTHS = (0.83, 0.61, 1.27, 0.45, 1.71)
 
 
 def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) -> dict[str, float]:
-    """σ of `exact` and, where groups are kept, of `corrected`: pooled over `examples`, (draws − 1) · len(examples)
-    degrees of freedom.
+    """σ of `exact` and, where groups are kept, of `corrected` (without its drift): pooled over `examples`,
+    (draws − 1) · len(examples) degrees of freedom.
 
     Costs `draws` reference passes and backwards an example, `draws` passes for the base, and a model in memory.
     """
-    sizes = [int(_LENGTHS[draw % len(_LENGTHS)] * prober.options.pack_tokens) for draw in range(draws)]
-    batches = [prober.loss.batches(prober.reference, shuffle=draw, tokens=size) for draw, size in enumerate(sizes)]
+    batches = _packed_otherwise(prober, draws)
     before = [prober.base_losses(batches[draw], Dither(draw, "before")) for draw in range(draws)]
     some = np.array(prober.corrected_rows, dtype=np.int64)
     tokens, reduction = prober.reference_tokens, prober.options.reduction
@@ -47,7 +47,7 @@ def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) 
 
 
 def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
-    """σ of first-order scores, pooled over `examples`: against a second rounding of every gradient.
+    """σ of first-order scores without their drift, pooled over `examples`: against a second rounding of every gradient.
 
     Costs one more reference gradient (three passes; two models in memory while it lasts) and two backwards an
     example.
@@ -59,3 +59,23 @@ def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
         otherwise = [result.score for result in prober.first_orders_along(second, examples)]
     # The difference of two independent errors has twice the variance of one.
     return float(np.sqrt(np.mean(np.square(np.subtract(usual, otherwise))) / 2))
+
+
+def drift_noise(prober: Prober, *, draws: int = 3) -> float:
+    """σ of L_R(base) − L_R(θ̄), which first order and `corrected` add to every score alike; 0 where θ̄ is the base.
+
+    Costs two reference passes a draw.
+    """
+    if prober.options.baseline == "zero_gradient_step":
+        return 0.0
+    gains = []
+    for draw, batches in enumerate(_packed_otherwise(prober, draws)):
+        before = prober.base_losses(batches, Dither(draw, "before"))
+        after = prober.drifted_losses(batches, Dither(draw, "after"))
+        gains.append(paired_score(before, after, prober.reference_tokens, prober.options.reduction)[0])
+    return float(np.std(gains, ddof=1))
+
+
+def _packed_otherwise(prober: Prober, draws: int) -> list[list[Batch]]:
+    sizes = [int(_LENGTHS[draw % len(_LENGTHS)] * prober.options.pack_tokens) for draw in range(draws)]
+    return [prober.loss.batches(prober.reference, shuffle=draw, tokens=size) for draw, size in enumerate(sizes)]

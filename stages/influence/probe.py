@@ -135,8 +135,12 @@ class Prober:
     def base_losses(self, batches: Sequence[Batch], dither: Dither | None = None) -> Floats:
         """Σ nll of every reference row at the base, in any arrangement and rounding."""
         if self.options.baseline == "zero_gradient_step":
-            return self.reference_losses(self._drifted(dither), batches)
+            return self.drifted_losses(batches, dither)
         return self.reference_losses(self.start(dither), batches)
+
+    def drifted_losses(self, batches: Sequence[Batch], dither: Dither | None = None) -> Floats:
+        """Σ nll of every reference row at θ̄, likewise."""
+        return self.reference_losses(self._drifted(dither), batches)
 
     def exact(self, example: Example) -> ExactResult:
         """Influence by a whole reference pass at θ'(x)."""
@@ -283,8 +287,9 @@ class Prober:
         if not math.isfinite(loss):
             return FirstOrderResult(math.nan, math.nan, float(loss), "non_finite_loss")
         gains = self.adam.step.rate * (products - linear.at_zero)
-        score, groups = float(gains[0]) + self._drift_gain, gains[1:]
-        stderr = standard_error(groups, linear.gradient.shares)
+        score, groups = float(gains[0] + self._drift_R.sum()), gains[1:]
+        drifts = np.array([self._drift_R[rows].sum() for rows in linear.gradient.rows])
+        stderr = standard_error(groups + drifts, linear.gradient.shares)
         reason = None if math.isfinite(score) else "non_finite_gradient"
         return FirstOrderResult(score, stderr, float(loss), reason, groups)
 
@@ -292,18 +297,18 @@ class Prober:
         return FirstOrderSum(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq)
 
     @cached_property
-    def _drift_gain(self) -> float:
-        """L_R(base) − L_R(θ̄): what turns a difference to θ̄ into one to the base."""
+    def _drift_R(self) -> Floats:
+        """What each row adds to L_R(base) − L_R(θ̄) [R], which turns a difference to θ̄ into one to the base."""
         if self.options.baseline == "zero_gradient_step":
-            return 0.0
-        return float(self._weights_R @ (self.base_nll - self._drifted_nll))
+            return np.zeros(len(self.reference))
+        return self._weights_R * (self.base_nll - self._drifted_nll)
 
     @cached_property
     def _drifted_nll(self) -> Floats:
         """Σ nll of every reference row at θ̄ [R]."""
         if self.options.baseline == "zero_gradient_step":
             return self.base_nll
-        return self.reference_losses(self._drifted())
+        return self.drifted_losses(self._batches)
 
     @cached_property
     def _corrected_batches(self) -> list[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,12 @@ class LocalScorer:
         return self.prober.correct(first, exact.nll)
 
     def noise(self, examples: Sequence[Example], draws: int) -> dict[str, float]:
-        from stages.influence.noise import exact_noise, first_order_noise
+        from stages.influence.noise import drift_noise, exact_noise, first_order_noise
 
-        first_order = first_order_noise(self.prober, examples)
-        return {"first_order": first_order, **exact_noise(self.prober, examples, draws=draws)}
+        sigma = {"first_order": first_order_noise(self.prober, examples)}
+        sigma |= exact_noise(self.prober, examples, draws=draws)
+        drift = drift_noise(self.prober, draws=draws)
+        return {name: each if name == "exact" else math.hypot(each, drift) for name, each in sigma.items()}
 
     def close(self) -> None:
         pass

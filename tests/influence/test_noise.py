@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.influence.audit import audit
-from stages.influence.noise import exact_noise, first_order_noise
+from stages.influence.noise import drift_noise, exact_noise, first_order_noise
 from stages.influence.paper import paper_score
 from stages.influence.scores import paired_score, row_weights, standard_error
 from stages.influence.select import Scored, audit_sample, deciding, in_audit
@@ -37,6 +37,24 @@ def test_first_orders_sigma_is_far_below_its_scores(state, reference, candidates
     probe = prober(state, reference)
     sigma = first_order_noise(probe, candidates[:4])
     assert 0 < sigma < 1e-4 * np.std([probe.first_order(c).score for c in candidates])
+
+
+def test_before_the_step_first_orders_sigma_has_the_rounding_of_the_base(state, candidates) -> None:
+    errors, own, drifts = [], [], []
+    for seed in range(6):
+        reference = examples(12, seed=seed)
+        drifted = prober(state, reference, gradient_groups=0)
+        before = prober(state, reference, gradient_groups=0, baseline="before_step")
+        truth, start = Oracle(llama(), state, reference, lr=LR), {n: w.double() for n, w in state.weights.items()}
+        change = truth.reference_nll(start).sum() - truth.reference_nll(truth.stepped(None)).sum()
+        found = before.first_order(candidates[0]).score - drifted.first_order(candidates[0]).score
+        errors.append(found - change / before.reference_tokens.sum())
+        own.append(first_order_noise(before, candidates[:1]))
+        drifts.append(drift_noise(before))
+    assert np.mean(np.abs(errors) < 2 * np.array(drifts)) >= 0.8
+    assert np.mean(np.abs(errors) < 2 * np.array(own)) < 0.5
+    assert np.mean(drifts) < 6 * np.std(errors)
+    assert drift_noise(drifted) == 0
 
 
 def test_bf16_has_the_larger_sigma(state, reference, candidates) -> None:

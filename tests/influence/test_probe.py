@@ -125,9 +125,10 @@ def test_the_learning_rate_of_the_checkpoint_holds_unless_another_is_given(state
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_standard_errors_of_both_methods_estimate_the_same(state, candidates) -> None:
+@pytest.mark.parametrize("baseline", ["zero_gradient_step", "before_step"])
+def test_standard_errors_of_both_methods_estimate_the_same(state, candidates, baseline) -> None:
     reference = examples(96, seed=5)
-    probe = prober(state, reference, lr=1e-5, gradient_groups=32)
+    probe = prober(state, reference, lr=1e-5, gradient_groups=32, baseline=baseline)
     ratios = [probe.first_order(c).stderr / probe.exact(c).stderr for c in candidates]
     assert 0.8 < float(np.mean(ratios)) < 1.2
 
