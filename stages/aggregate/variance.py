@@ -17,7 +17,8 @@ and no random numbers. Against the percentile, basic and BCa bootstrap over prom
 12 to 80 prompts. What it does NOT guarantee: with very skewed prompt means (log-normal) a 90 % interval of the
 prompt component covered 73 to 85 %; the other two stayed above 82 %.
 
-The response component includes the numerical noise of a score; its expected variance is reported beside it.
+The response component includes the noise of a score, but for what all scores share of it; its expected variance, at
+most, is reported beside it.
 The error that comes from the choice of reference rows is not in here: all candidates share those rows.
 """
 
@@ -47,8 +48,8 @@ class InstructionMean:
     """Mean score of one instruction over its n scored responses.
 
     `stderr` includes response sampling: the response component, pooled over all instructions, over n, or the
-    noise alone where that is larger; None if no instruction has two scores. `noise` is the numerical σ of
-    the mean; None if the scores came without.
+    noise alone where that is larger; None if no instruction has two scores. `noise` is how far off the mean
+    may be (σ); None if the scores came without.
     """
 
     instruction_id: str
@@ -129,7 +130,7 @@ def aggregate_scores(
 ) -> Aggregate:
     """Means, variance components and reliabilities of scores[R] given their prompt and instruction.
 
-    `noises`: numerical σ of every score, in score units; a missing one counts as 0, all missing as
+    `noises`: how far off every score may be (σ), in score units; a missing one counts as 0, all missing as
     unknown. `level`: of the intervals. ValueError if the lengths differ, no score is finite, or one
     instruction has two prompts.
     """
@@ -157,8 +158,10 @@ def aggregate_scores(
     squared_noise_R = np.nan_to_num(noise_R) ** 2
     squared_noise_I = _sums_by(instruction_R, squared_noise_R) / n_I
     response_variance = estimates[0, 2]
-    stderr_I = np.sqrt(np.maximum(response_variance, squared_noise_I) / n_I)  # NaN stays NaN
-    noise_I = np.sqrt(squared_noise_I / n_I)
+    # Not /n: a score is base − after, and the base's rounding, half of the variance, is the same in every score. What
+    # first order misses is taken as shared in the same way, since responses to one instruction are alike.
+    noise_I = np.sqrt(squared_noise_I * (1 + 1 / n_I) / 2)
+    stderr_I = np.maximum(np.sqrt(response_variance / n_I), noise_I)  # NaN stays NaN
     means = [
         InstructionMean(
             instruction_id=ids_I[row],

@@ -138,7 +138,7 @@ def test_a_small_example_by_hand() -> None:
     assert found.prompt.variance == pytest.approx((162 - 16) / 4)
     assert [mean.score for mean in found.means] == [2, 6, 11, 15]
     assert [mean.stderr for mean in found.means] == pytest.approx([1.0] * 4)
-    assert [mean.noise for mean in found.means] == pytest.approx([0.5 / np.sqrt(2)] * 4)
+    assert [mean.noise for mean in found.means] == pytest.approx([0.5 * np.sqrt(3 / 4)] * 4)
     assert found.noise_variance == pytest.approx(0.25)
     assert found.reliability.one_response == pytest.approx(43.5 / 45.5)
     assert found.within_prompt_reliability.one_response == pytest.approx(7 / 9)
@@ -225,7 +225,7 @@ def test_constant_scores_vary_in_nothing() -> None:
         assert component.share is None
     assert found.reliability.one_response is None, "0 of 0 is not a reliability"
     assert found.reliability.unknown == "all scores are equal"
-    assert found.means[0].stderr == pytest.approx(1e-3 / np.sqrt(2)), "numerical noise is the least error"
+    assert found.means[0].stderr == pytest.approx(1e-3 * np.sqrt(3 / 4)), "numerical noise is the least error"
 
 
 def test_scores_that_are_not_numbers_are_dropped_and_counted() -> None:
@@ -239,10 +239,21 @@ def test_scores_that_are_not_numbers_are_dropped_and_counted() -> None:
     assert found.responses == pytest.approx(2 / (1 + 1 / 2))
 
 
+@pytest.mark.parametrize("responses", [1, 2, 8])
+def test_the_noise_of_a_mean_holds_the_rounding_that_its_scores_share(responses: int) -> None:
+    dice, sigma, runs = np.random.default_rng(9), 0.3, 4000
+    # Rounding of a base that was computed once, and of what each response leads to.
+    base, after = dice.normal(0, sigma, (2, runs, responses)) / np.sqrt(2)
+    means = (base[:, :1] - after).mean(axis=1)
+    ids = ["p"] * responses, ["a"] * responses
+    found = aggregate_scores(*ids, [1.0] * responses, [sigma] * responses).means[0]
+    assert found.noise == pytest.approx(np.std(means), rel=0.04)
+
+
 def test_a_missing_noise_counts_as_zero_and_no_noise_at_all_as_unknown() -> None:
     ids = list("pppp"), list("aabb")
     some = aggregate_scores(*ids, [1.0, 2.0, 3.0, 4.0], [0.2, None, None, None])
-    assert [mean.noise for mean in some.means] == pytest.approx([0.1, 0.0])
+    assert [mean.noise for mean in some.means] == pytest.approx([0.2 * np.sqrt(3 / 8), 0.0])
     none = aggregate_scores(*ids, [1.0, 2.0, 3.0, 4.0], [None] * 4)
     assert none.noise_variance is None and none.means[0].noise is None
 
