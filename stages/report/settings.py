@@ -29,7 +29,7 @@ class ReportSettings(StageSettings):
 
 SPEC = StageSpec(
     name="report",
-    version=5,
+    version=6,
     settings=ReportSettings,
     about="one HTML page with figures, and the dataset's card",
     inputs=("node.*",),

@@ -200,8 +200,15 @@ class _Maker:
                 | {"exact": first * 1.02 + float(self.random.normal(0, 4e-5))}
             )
         figures = {
-            "candidates": 32, "spearman": 0.993, "pearson": 0.998, "slope": 1.02, "residual": 4e-5, "threshold": 0.9,
-            "decision": "two_stage", "noise": {"exact": 2e-6, "first_order": 1e-9}, "reference_rows": 33,
+            "candidates": 32, "spearman": 0.993, "pearson": 0.998, "recall_top": 1.0, "recall_bottom": 0.67,
+            "intercept": 1e-6, "slope": 1.02, "residual": 4e-5, "spread": 7e-4, "threshold": 0.9,
+            "decision": "two_stage", "reference_rows": 33, "corrected_rows": 9,
+            "corrected": {
+                "candidates": 32, "spearman": 0.998, "pearson": 0.9991, "recall_top": 1.0, "recall_bottom": 1.0,
+                "intercept": 0.0, "slope": 1.001, "residual": 1e-5, "spread": 7e-4, "threshold": 0.9,
+                "decision": "two_stage",
+            },
+            "noise": {"exact": 2e-6, "corrected": 3e-6, "first_order": 1e-9},
         }  # fmt: skip
         inputs = {"rows": "it1.responses", "checkpoint": "it1.warmup", "reference": "prepare"}
         self.add("it1.audit", inputs, {"rows": rows}, figures)

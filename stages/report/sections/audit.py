@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stages.report.draw.charts import scatter
@@ -10,6 +11,7 @@ from stages.report.section import Figure, Section, Table, left_out
 from stages.report.words import fixed, number, plural
 
 TITLE = "First order against exact"
+_ALL_EXACT = "So every candidate was scored exactly."
 
 
 def section(nodes: Nodes) -> Section:
@@ -39,53 +41,72 @@ def section(nodes: Nodes) -> Section:
         )
     blocks.append(
         Table(
-            "Agreement on the audit sample",
+            "Agreement with exact scores on the audit sample; σ is what rounding does",
             [
                 "audit",
+                "score",
                 "candidates",
                 "Spearman",
                 "Pearson",
                 "top tenth found",
                 "bottom tenth found",
                 "slope",
-                "Spearman, corrected",
-                "noise, first order",
-                "noise, exact",
+                "misses (st. dev.)",
+                "σ",
                 "asked for",
                 "first order",
             ],
-            [_row(node) for node in found],
-            numeric=range(1, 11),
+            [row for node in found for row in _table_rows(node)],
+            numeric=range(2, 11),
         )
     )
-    numbers: dict[str, Any] = {
-        node.name: {key: node.figures.get(key) for key in ("candidates", "spearman", "pearson", "decision")}
-        for node in found
-    }
-    asked = {str(node.figures.get("asked")) for node in nodes.of_stage("influence")}
-    return Section("audit", TITLE, [f"{_agreement(last)} {_consequence(last, asked)}"], blocks, numbers)
+    names = ("candidates", "spearman", "pearson", "slope", "residual", "decision", "noise", "corrected")
+    numbers: dict[str, Any] = {node.name: {key: node.figures.get(key) for key in names} for node in found}
+    return Section("audit", TITLE, [_told(nodes, node) for node in found], blocks, numbers)
 
 
-def _row(node: Node) -> list[str]:
+def _table_rows(node: Node) -> list[list[str]]:
+    """First order, corrected scores where there are such, and exact ones, of which only σ is to be told."""
     figures = node.figures
+    verdict = {"two_stage": "trusted", "exact": "not trusted", "noise": "not known"}.get(
+        str(figures.get("decision")), ""
+    )
+    rows = [[*_scored(node, "first_order", figures), fixed(figures.get("threshold"), 2), verdict]]
+    if figures.get("corrected"):
+        rows.append([*_scored(node, "corrected", figures["corrected"]), "", ""])
+    return [*rows, [*_scored(node, "exact", {}), "", ""]]
+
+
+def _scored(node: Node, method: str, judged: Mapping[str, Any]) -> list[str]:
     return [
         node.name,
-        str(figures.get("candidates", 0)),
-        fixed(figures.get("spearman"), 3),
-        fixed(figures.get("pearson"), 3),
-        fixed(figures.get("recall_top"), 2),
-        fixed(figures.get("recall_bottom"), 2),
-        fixed(figures.get("slope"), 3),
-        fixed((figures.get("corrected") or {}).get("spearman"), 3),
-        number(figures.get("noise", {}).get("first_order")),
-        number(figures.get("noise", {}).get("exact")),
-        fixed(figures.get("threshold"), 2),
-        {"two_stage": "trusted", "exact": "not trusted"}.get(str(figures.get("decision")), ""),
+        method.replace("_", " "),
+        str(node.figures.get("candidates", 0)),
+        fixed(judged.get("spearman"), 3),
+        fixed(judged.get("pearson"), 3),
+        fixed(judged.get("recall_top"), 2),
+        fixed(judged.get("recall_bottom"), 2),
+        fixed(judged.get("slope"), 3),
+        number(judged.get("residual")),
+        number(node.figures.get("noise", {}).get(method)),
     ]
 
 
+def _told(nodes: Nodes, audit: Node) -> str:
+    """What one audit found, and what followed for the scores that rest on it."""
+    scores = [node for node in nodes.of_stage("influence") if nodes.source(node.name, "audit") == audit]
+    asked = {str(node.figures.get("asked")) for node in scores}
+    return f"{audit.name}: {_agreement(audit)} {_consequence(audit, asked)}".rstrip()
+
+
 def _agreement(node: Node) -> str:
-    spearman, threshold = node.figures.get("spearman"), node.figures.get("threshold")
+    figures = node.figures
+    spearman, threshold = figures.get("spearman"), figures.get("threshold")
+    if figures.get("decision") == "noise":
+        return (
+            f"Exact scores are noise themselves: rounding moves one by {number(figures['noise']['exact'])} (σ), and "
+            f"they differ by {number(figures.get('spread'))} (standard deviation), so they cannot judge first order."
+        )
     if spearman is None:
         return "The agreement of first order with exact scores could not be measured."
     return (
@@ -95,18 +116,26 @@ def _agreement(node: Node) -> str:
 
 
 def _consequence(node: Node, asked: set[str]) -> str:
-    """What the audit's decision meant for the scores of this run, by the methods that it asked for."""
+    """What the audit's decision meant, by the methods that were asked for."""
     trusted = node.figures.get("decision") == "two_stage"
     if "two_stage" in asked:
-        return (
-            "So it decided which candidates are looked at again, exactly."
-            if trusted
-            else "So every candidate was scored exactly."
-        )
+        return f"So it decided which candidates are looked at again, {_again(node)}." if trusted else _ALL_EXACT
     if "first_order" in asked:
         return (
             "So its scores may stand for exact ones."
             if trusted
-            else "The scores of this run are first order all the same, as its recipe asks (influence.method)."
+            else "The scores that rest on it are first order all the same, as the recipe asks (influence.method)."
         )
-    return "The scores of this run are exact in any case."
+    return "The scores that rest on it are exact in any case." if asked else ""
+
+
+def _again(node: Node) -> str:
+    """How two_stage looks at a candidate again."""
+    figures = node.figures
+    corrected, rows = figures.get("corrected"), figures.get("corrected_rows")
+    if not corrected or not rows:
+        return "exactly"
+    return (
+        f"with what first order misses on {plural(rows, 'reference row')} of {figures.get('reference_rows')}; such "
+        f"corrected scores have a Spearman correlation of {fixed(corrected.get('spearman'), 2)}"
+    )
