@@ -138,12 +138,12 @@ def _dpo(graph: Graph, node: Node) -> float | None:
 
 
 def _audit(graph: Graph, node: Node) -> float:
-    """Each candidate by first order and exactly, and both evaluated with other roundings for some."""
+    """Each candidate by first order and exactly, and some of them, and the base, evaluated with other roundings."""
     settings: Any = node.settings
     rows, tokens, _ = reference_rows(graph, source(graph, node, "reference"))
     whole = 2 * rows * min(tokens, settings.max_tokens)
-    passes = settings.size + settings.noise_candidates * settings.noise_draws
-    return passes * (whole + 6 * settings.max_tokens) + 4 * whole
+    noisy = min(settings.noise_candidates, settings.size) * settings.noise_draws
+    return (settings.size + noisy) * (whole + 6 * settings.max_tokens) + (settings.noise_draws + 4) * whole
 
 
 def _evaluate(graph: Graph, node: Node) -> float:

@@ -17,8 +17,15 @@ class AuditSettings(ProbeSettings):
     threshold: float = Field(
         0.9, ge=-1, le=1, description="least Spearman correlation; below it two_stage scores every candidate exactly"
     )
-    noise_candidates: int = Field(2, ge=1, description="candidates whose scores are evaluated with other roundings")
-    noise_draws: int = Field(2, ge=2, description="other roundings of each")
+    noise_candidates: int = Field(
+        4,
+        ge=1,
+        description="candidates whose scores are evaluated with other roundings; each draw is a reference pass for "
+        "each, and one more: 20 passes for 4 draws of 4 candidates, beside the `size` passes of the audit itself",
+    )
+    noise_draws: int = Field(
+        4, ge=2, description="other roundings of each; of 4 for 4 candidates 2σ covers 91 % of errors, of 2 for 2 79 %"
+    )
 
 
 SPEC = StageSpec(

@@ -22,8 +22,11 @@ _LENGTHS = (0.83, 0.61, 1.27, 0.45, 1.71)
 
 
 def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) -> dict[str, float]:
-    """σ of `exact` and, where groups are kept, of `corrected` (without its drift): pooled over `examples`,
-    (draws − 1) · len(examples) degrees of freedom.
+    """σ of `exact` and, where groups are kept, of `corrected` (without its drift): pooled over n = len(examples).
+
+    The base's rounding, half of the variance, is the same for all examples of a draw (measured: their noise correlates
+    at 0.4 to 0.5), so that there are n(draws − 1)/(1 + (n − 1)/4) degrees of freedom: 7 for 4 draws of 4, 1.6 for 2 of
+    2. Twice σ then covers 91 % of errors, and 79 %, by Student's t.
 
     Costs `draws` reference passes and backwards an example, `draws` passes for the base, and a model in memory.
     """

@@ -190,6 +190,17 @@ def test_a_past_run_of_other_size_is_scaled_by_rows_but_for_its_start(tmp_path: 
     assert found["it1.instructions"].past and not found["it1.responses"].past
 
 
+def test_each_draw_of_an_audits_noise_is_a_pass_of_each_candidate_and_one_of_the_base(tmp_path: Path) -> None:
+    def seconds(candidates: int, draws: int) -> float:
+        audit = {"size": 8, "noise_candidates": candidates, "noise_draws": draws}
+        return estimated(tmp_path, audit=audit)["it1.audit"].seconds
+
+    one_pass = seconds(2, 4) - seconds(4, 2)  # as many evaluations, and two passes of the base more
+    assert one_pass > 0
+    assert seconds(4, 4) - seconds(2, 2) > 6 * one_pass
+    assert seconds(99, 2) == seconds(8, 2)  # no more than there are
+
+
 @pytest.mark.parametrize(
     ("teacher", "changes", "counts"),
     [

@@ -18,17 +18,19 @@ from tests.influence.conftest import LR
 from tests.influence.oracle import Oracle
 
 
-def test_two_sigma_cover_the_error_against_the_oracle_as_often_as_they_should(state) -> None:
+@pytest.mark.parametrize("lr", [LR, 5e-6])
+def test_two_sigma_cover_the_error_against_the_oracle_as_often_as_they_should(state, lr) -> None:
     # Over several reference sets: the base's rounding is in every score of one set alike.
     covered, errors, sigmas = [], [], []
     for seed in range(12):
         reference, candidates = examples(12, seed=seed), examples(3, seed=100 + seed)
-        probe, truth = prober(state, reference), Oracle(llama(), state, reference, lr=LR)
+        probe, truth = prober(state, reference, lr=lr), Oracle(llama(), state, reference, lr=lr)
         sigma = exact_noise(probe, candidates, draws=4)["exact"]
-        error = [probe.exact(c).score - truth.score(c) for c in candidates]
-        covered += [abs(each) < 2 * sigma for each in error]
-        errors += error
+        error = np.subtract([probe.exact(c).score for c in candidates], truth.scores(candidates))
+        covered += list(np.abs(error) < 2 * sigma)
+        errors += list(error)
         sigmas.append(sigma)
+    # By Student's t some 91 % are; of 36 scores, those of a set alike in part, 80 % is within chance.
     assert np.mean(covered) > 0.8
     assert 0.6 < np.sqrt(np.mean(np.square(sigmas)) / np.mean(np.square(errors))) < 1.7
 

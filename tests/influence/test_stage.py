@@ -21,7 +21,7 @@ from tests.influence.stages import INSTRUCTIONS, PROMPTS, REFERENCE, RESPONSES, 
 from tests.support import artifact_input, run_stage, tiny_llama
 
 SETTINGS = {"max_tokens": 128, "gradient_groups": 2, "chunk_rows": 1}
-AUDIT = {"max_tokens": 128, "gradient_groups": 2, "size": 6}
+AUDIT = {"max_tokens": 128, "gradient_groups": 2, "size": 6, "noise_candidates": 2, "noise_draws": 2}
 COUNT = PROMPTS * INSTRUCTIONS * RESPONSES
 
 
