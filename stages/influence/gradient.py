@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.influence.adam import Adam
+from stages.influence.dither import Dither
 from stages.influence.examples import Example
 from stages.influence.loss import StudentLoss, not_finite
 from stages.influence.ranks import deal
@@ -50,11 +51,12 @@ def reference_gradient(
     seed: int = 0,
     tokens: int | None = None,
     dtype: torch.dtype = torch.float32,
+    dither: Dither | None = None,
 ) -> ReferenceGradient:
     """∇ Σ_r weights[r]·nll_r at the model's present weights, summed in fp32 and kept in `dtype`.
 
-    `sizes` are of this rank's parts. Peak memory: K + 2 models, or one without groups. `tokens` packs otherwise (the
-    noise floor's second opinion).
+    `sizes` are of this rank's parts. Peak memory: K + 2 models, or one without groups. `tokens` packs otherwise and
+    `dither` rounds to `dtype` otherwise (the noise floor's second opinion).
     """
     kept = groups if 2 <= groups <= len(reference) else 0
     dealt = group_rows(len(reference), max(kept, 1), seed)
@@ -87,6 +89,8 @@ def reference_gradient(
     token_counts = np.array([example.tokens for example in reference])
     shares = np.array([np.sum((weights_R * token_counts)[rows]) for rows in dealt]) if kept else np.zeros(0)
     for name in sizes:
+        if dither is not None and dtype != torch.float32:
+            dither.stored(whole[name], dtype, f"{name}@{loss.ranks.rank}")
         whole[name] = whole[name].to(dtype)
     return ReferenceGradient(whole, parts, dealt if kept else [], shares)
 

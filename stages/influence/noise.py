@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
+from stages.influence.matmul import spacing
 from stages.influence.packing import Batch
 from stages.influence.probe import Prober
 from stages.influence.scores import paired_score
@@ -31,15 +32,16 @@ def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) 
     Costs `draws` reference passes and backwards an example, `draws` passes for the base, and a model in memory.
     """
     batches = _packed_otherwise(prober, draws)
-    before = [prober.base_losses(batches[draw], Dither(draw, "before")) for draw in range(draws)]
+    products = spacing(prober.options.products, prober.device)
+    before = [prober.base_losses(batches[draw], Dither(draw, "before", products)) for draw in range(draws)]
     some = np.array(prober.corrected_rows, dtype=np.int64)
     tokens, reduction = prober.reference_tokens, prober.options.reduction
     variances: dict[str, list[float]] = {"exact": [], "corrected": []}
     for example in examples:
         whole, part = [], []
         for draw in range(draws):
-            with prober.at(prober.dithered(Dither(draw, "gradient"))):
-                weights, _ = prober.step(example, Dither(draw, "after"))
+            with prober.at(prober.dithered(Dither(draw, "gradient", products))):
+                weights, _ = prober.step(example, Dither(draw, "after", products))
             after = prober.reference_losses(weights, batches[draw])
             whole.append(paired_score(before[draw], after, tokens, reduction)[0])
             part.append(paired_score(before[draw][some], after[some], tokens[some], reduction)[0] if len(some) else 0.0)
@@ -57,8 +59,9 @@ def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
     """
     size = int(_LENGTHS[1] * prober.options.pack_tokens)
     usual = [result.score for result in prober.first_orders(examples)]
-    second = prober.linearise(0, tokens=size, dither=Dither(0, "gradient"))
-    with prober.at(prober.dithered(Dither(0, "gradient"))):
+    dither = Dither(0, "gradient", spacing(prober.options.products, prober.device))
+    second = prober.linearise(0, tokens=size, dither=dither)
+    with prober.at(prober.dithered(dither)):
         otherwise = [result.score for result in prober.first_orders_along(second, examples)]
     # The difference of two independent errors has twice the variance of one.
     return float(np.sqrt(np.mean(np.square(np.subtract(usual, otherwise))) / 2))
@@ -71,10 +74,11 @@ def drift_noise(prober: Prober, *, draws: int = 3) -> float:
     """
     if prober.options.baseline == "zero_gradient_step":
         return 0.0
+    products = spacing(prober.options.products, prober.device)
     gains = []
     for draw, batches in enumerate(_packed_otherwise(prober, draws)):
-        before = prober.base_losses(batches, Dither(draw, "before"))
-        after = prober.drifted_losses(batches, Dither(draw, "after"))
+        before = prober.base_losses(batches, Dither(draw, "before", products))
+        after = prober.drifted_losses(batches, Dither(draw, "after", products))
         gains.append(paired_score(before, after, prober.reference_tokens, prober.options.reduction)[0])
     return float(np.std(gains, ddof=1))
 

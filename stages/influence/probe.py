@@ -216,7 +216,7 @@ class Prober:
         return self._stepped, loss
 
     def dithered(self, dither: Dither) -> dict[str, Tensor]:
-        """θ in fp32 with its last bits drawn anew: where a gradient is taken to see what rounding does to it."""
+        """θ in fp32, its rounding drawn anew: where a gradient is taken to see what rounding does to it."""
         weights = {name: torch.empty_like(weight) for name, weight in self.state.weights.items()}
         return self._rounded(weights, dither)
 
@@ -246,6 +246,7 @@ class Prober:
                 seed=self.options.seed,
                 tokens=tokens,
                 dtype=getattr(torch, self.options.gradient_dtype),
+                dither=dither,
             )
         products = self._products(gradient)
         for name in self.state.weights:
