@@ -16,8 +16,8 @@ from stages.influence.results import ProbeOptions
 from stages.influence.scorer import LocalScorer, Scorer, Scoring
 from stages.influence.settings import ProbeSettings
 
-# The rest is CUDA's own, and what the allocator cannot use for fragments.
-_USABLE = 0.92
+# The rest is CUDA's and NCCL's own, and what the allocator cannot use for fragments.
+_USABLE = 0.95
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ def ranks_needed(scoring: Scoring, settings: ProbeSettings, gpus: int) -> int:
     import torch
 
     size, room = student_size(scoring.folder), _USABLE * torch.cuda.get_device_properties(0).total_memory
-    method = getattr(settings, "method", "two_stage")
+    method = getattr(settings, "method", None)  # the audit has none: it takes every score, and their noise
     needed = {}
     for ranks in sorted({1, gpus}):
         needed[ranks] = rank_bytes(
@@ -89,6 +89,7 @@ def ranks_needed(scoring: Scoring, settings: ProbeSettings, gpus: int) -> int:
             exact=method != "first_order",
             first_order=method != "exact",
             tokens=max(settings.max_tokens, settings.pack_tokens),
+            noise=method is None,
         )
         if needed[ranks] <= room:
             return ranks
@@ -98,5 +99,5 @@ def ranks_needed(scoring: Scoring, settings: ProbeSettings, gpus: int) -> int:
         code=ExitCode.OUT_OF_MEMORY,
         where=f"{scoring.folder}",
         hint="more GPUs a shard, gradient_groups: 0, gradient_dtype or forward_dtype: bfloat16, "
-        "gradient_checkpointing: true, or method: first_order",
+        f"gradient_checkpointing: true, or {'no audit (size: 0)' if method is None else 'method: first_order'}",
     )

@@ -77,7 +77,8 @@ class StudentLoss:
         model.get_input_embeddings().sparse = self.device.type == "cpu"
         named = {id(parameter): name for name, parameter in model.named_parameters()}
         self._head_names = [named[id(parameter)] for parameter in head_of(model) if parameter is not None]
-        self._of_head: dict[str, Tensor] = {}
+        self._embedding_name = named[id(model.get_input_embeddings().weight)]
+        self._of_head: dict[str, Tensor] = {}  # what waits for the embedding's gradient, if the head is tied to it
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(self._hook(name))
 
@@ -126,15 +127,21 @@ class StudentLoss:
                         chunk=self.chunk,
                         shape=self.shape,
                     )
+                nll_L, of_hidden_LD = found.nll_L, found.hidden_LD
                 self._of_head = dict(zip(self._head_names, (found.weight_VD, found.bias_V), strict=False))
-                hidden_LD.backward(found.hidden_LD)
+                del found
+                for name in (name for name in self._head_names if name != self._embedding_name):
+                    # At once, not after the body's: nothing is added to it, and it is as large as the embedding's.
+                    self._consumed.add(name)
+                    consume(name, self._of_head.pop(name))
+                hidden_LD.backward(of_hidden_LD)
                 self.ranks.backward_done()
         finally:
             self._consumer = None
         for name, _ in self.model.named_parameters():
             if name not in self._consumed:
                 consume(name, self._of_head.pop(name, None))
-        return found.nll_L
+        return nll_L
 
     def _hidden(self, batch: Batch, attention: Attention) -> Tensor:
         hidden_BTD = self.model.base_model(

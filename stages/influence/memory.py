@@ -8,10 +8,12 @@ With P parameters over N ranks:
     θ'                    4 P/N (2 in bf16), once anything is scored exactly
 
 and while the reference gradient is taken, once: θ̄ 4 P/N, its sums 4 P/N (8 beside groups) and the groups; m and v then
-wait in the host's memory. A CPU has no other memory for them to wait in.
+wait in the host's memory. A CPU has no other memory for them to wait in. The audit's noise takes a second reference
+gradient beside the first, and θ with other roundings, 4 P/N.
 
-Whatever N, there is what a backward pass needs whole for a moment: the embedding (or the largest layer) gathered, its
-gradient, that gradient on its way to the other ranks, logits of one chunk, and activations.
+Whatever N, there is what a backward pass needs whole for a moment: the gradient of the embedding (on a GPU two, if the
+head is tied to it), with several ranks the embedding gathered and its gradient on its way to the others, copied once
+more if its elements are no multiple of N; logits of one chunk, and activations.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class StudentSize:
         largest: elements of its largest parameter, mostly the embedding.
         layer: elements of its largest decoder layer.
         layers, hidden, intermediate, vocabulary: as in its config.
+        tied: whether its head is its embedding.
     """
 
     parameters: int
@@ -42,12 +45,14 @@ class StudentSize:
     hidden: int
     intermediate: int
     vocabulary: int
+    tied: bool
 
 
 def student_size(folder: Path) -> StudentSize:
     """Of a Hugging Face folder, from its config alone."""
     import torch
 
+    from stages.influence.head import head_of
     from stages.influence.state import build_student
 
     with torch.device("meta"):
@@ -66,6 +71,7 @@ def student_size(folder: Path) -> StudentSize:
         hidden=config.hidden_size,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
+        tied=head_of(model)[0] is model.get_input_embeddings().weight,
     )
 
 
@@ -77,12 +83,14 @@ def rank_bytes(
     exact: bool,
     first_order: bool,
     tokens: int,
+    noise: bool = False,
     device: str = "cuda",
 ) -> int:
     """Most memory of one of `ranks`.
 
     Args:
         exact, first_order: which of the two are computed; both for `two_stage`.
+        noise: whether their noise is measured, as in the audit.
         tokens: of the longest pass with a gradient.
     """
     part = -(-size.parameters // ranks)
@@ -93,10 +101,15 @@ def rank_bytes(
     gradient = _bytes(options.gradient_dtype) * part if first_order else 0
     probing = 3 * _FP32 * part + group_bytes + gradient + scored
     taking = (4 if device == "cpu" else 1) * _FP32 * part + group_bytes + scored + (2 if kept else 1) * _FP32 * part
+    if noise:
+        probing, taking = probing + gradient + _FP32 * part, taking + gradient
     peak = max(probing, taking if first_order else 0)
-    gathers = 1 if ranks > 1 else 0
-    whole = _FP32 * max(size.largest * (1 + 3 * gathers), size.largest * (1 + 2 * gathers) + gathers * size.layer)
-    return peak + whole + _activations(size, options, tokens)
+    if ranks > 1:
+        copies = 3 if size.largest % ranks == 0 else 4
+        whole = max(copies * size.largest, (copies - 1) * size.largest + size.layer)
+    else:
+        whole = size.largest * (2 if size.tied and device != "cpu" else 1)
+    return peak + _FP32 * whole + _activations(size, options, tokens)
 
 
 def _bytes(dtype: str) -> int:

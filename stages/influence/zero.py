@@ -102,7 +102,9 @@ class Zero:
 
     def spread(self, gradient: Tensor) -> Tensor:
         padding = -gradient.numel() % self.count
-        sent = torch.nn.functional.pad(gradient.reshape(-1), (0, padding)).contiguous()
+        sent = gradient.reshape(-1)
+        if padding:  # `pad` copies in any case
+            sent = torch.nn.functional.pad(sent, (0, padding))
         received = torch.empty_like(sent)
         dist.all_to_all_single(received, sent)
         return received.view(self.count, -1)

@@ -125,6 +125,14 @@ def test_logits_exist_for_one_chunk_only(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(logits) == 2 * VOCABULARY * sum(row.tokens for row in rows) and max(logits) <= 8 * VOCABULARY
 
 
+def test_the_gradient_of_a_head_of_its_own_is_handed_over_before_the_bodys() -> None:
+    loss = StudentLoss(llama(tie=False))
+    (batch,) = loss.batches(examples(1, seed=8))
+    names: list[str] = []
+    loss.gradient(batch, torch.ones(1), lambda name, gradient: names.append(name))
+    assert names[0] == "lm_head.weight" and sorted(names) == sorted(dict(loss.model.named_parameters()))
+
+
 def test_a_head_that_is_not_reproduced_is_refused() -> None:
     model = llama()
     model.lm_head.register_forward_hook(lambda module, args, output: output * 2)
