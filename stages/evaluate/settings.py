@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.contract.spec import StageSettings, StageSpec, resource
+from stages.influence.settings import varlen_needs_bf16
 
 
 class EvaluateSettings(StageSettings):
@@ -22,6 +23,11 @@ class EvaluateSettings(StageSettings):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="level of the intervals")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
     pack_tokens: int = resource(2048, ge=8, description="tokens of one packed forward pass")
+
+    @model_validator(mode="after")
+    def _kernel_has_the_dtype(self) -> Self:
+        varlen_needs_bf16(self.attention, "precision", self.precision)
+        return self
 
 
 SPEC = StageSpec(

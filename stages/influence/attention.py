@@ -39,6 +39,19 @@ def use_packed_attention(model: Any) -> None:
     model.set_attn_implementation(_NAME)
 
 
+def require_varlen(device: torch.device) -> None:
+    """Raises StageError, BAD_SETTINGS, where torch has no variable-length kernel for this device."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    problem = None
+    if device.type != "cuda":
+        problem = f"attention 'varlen' needs a GPU, and this device is {device.type!r}"
+    elif not {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys():
+        problem = f"attention 'varlen' needs a later torch than {torch.__version__}"
+    if problem:
+        raise StageError(problem, code=ExitCode.BAD_SETTINGS, hint="set attention: segments")
+
+
 def attention_arguments(attention: Attention, segments: tuple[int, ...] | None, device: torch.device) -> dict[str, Any]:
     """What the model's forward must pass on to the attention of this batch."""
     if segments is None:
@@ -140,12 +153,6 @@ def _varlen(
     if softcap is not None:
         raise StageError(
             "attention 'varlen' has no soft cap, which this student needs",
-            code=ExitCode.BAD_SETTINGS,
-            hint="set attention: segments",
-        )
-    if not {"scale", "window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys():
-        raise StageError(
-            f"attention 'varlen' needs a later torch than {torch.__version__}",
             code=ExitCode.BAD_SETTINGS,
             hint="set attention: segments",
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stages.contract.errors import ExitCode, StageError
-from stages.influence.attention import Attention, attention_arguments, use_packed_attention
+from stages.influence.attention import Attention, attention_arguments, require_varlen, use_packed_attention
 from stages.influence.examples import Example
 from stages.influence.head import HeadShape, cross_entropy, head_gradients, head_of
 from stages.influence.lean import use_lean_layers
@@ -44,7 +44,8 @@ class StudentLoss:
         ranks: the processes that the weights are spread over; each has losses and gradients of its own batches.
 
     Raises:
-        StageError: BAD_SETTINGS if the packed losses are not the model's own (foreign attention or head).
+        StageError: BAD_SETTINGS if the packed losses are not the model's own (foreign attention or head), or if
+            `varlen` is asked for where there is no such kernel.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class StudentLoss:
         self.device = next(model.parameters()).device
         self._consumer: Consumer | None = None
         self._consumed: set[str] = set()
+        if attention == "varlen":
+            require_varlen(self.device)
         self._check_against_plain_model()
         self.products = products  # from here on: less precise products would differ from the model's own by themselves
         if gradient_checkpointing:
@@ -100,7 +103,7 @@ class StudentLoss:
         total = torch.zeros(rows, dtype=torch.float64, device=self.device)
         for batch in batches:
             with products_in(self.products, self.device):
-                hidden_LD, head = self._hidden(batch, self.attention), head_of(self.model)
+                hidden_LD, head = self._hidden(batch), head_of(self.model)
                 with self.ranks.gathered(*head):
                     nll_L = cross_entropy(hidden_LD, *head, batch.labels_L, chunk=self.chunk, shape=self.shape)
             total.index_add_(0, batch.row_L, nll_L.double())
@@ -115,8 +118,7 @@ class StudentLoss:
         self._consumer, self._consumed = consume, set()
         try:
             with torch.enable_grad(), products_in(self.products, self.device):
-                # The flash kernel has no fp32, and gradients are fp32.
-                hidden_LD = self._hidden(batch, "segments" if self.attention == "varlen" else self.attention)
+                hidden_LD = self._hidden(batch)
                 head = head_of(self.model)
                 with self.ranks.gathered(*head):
                     found = head_gradients(
@@ -143,7 +145,10 @@ class StudentLoss:
                 consume(name, self._of_head.pop(name, None))
         return nll_L
 
-    def _hidden(self, batch: Batch, attention: Attention) -> Tensor:
+    def _hidden(self, batch: Batch) -> Tensor:
+        attention = self.attention
+        if attention == "varlen" and next(self.model.parameters()).dtype == torch.float32:
+            attention = "segments"  # the flash kernel has no fp32: gradients, and the check at the start
         hidden_BTD = self.model.base_model(
             input_ids=batch.ids_BT,
             position_ids=batch.positions_BT,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.contract.spec import StageSettings, StageSpec, resource
 
 PACKAGES = ("torch", "transformers")
+
+
+def varlen_needs_bf16(attention: str, key: str, dtype: str) -> None:
+    """Raises ValueError where the flash kernel, which has no fp32, would never be used."""
+    if attention == "varlen" and dtype == "float32":
+        raise ValueError(f"attention: varlen needs {key}: bfloat16; in float32 set attention: segments")
 
 
 class ProbeSettings(StageSettings):
@@ -47,7 +53,7 @@ class ProbeSettings(StageSettings):
     attention: Literal["segments", "varlen", "padded"] = resource(
         "segments",
         description="how rows share a pass: packed with attention by segments (any device), packed with a "
-        "variable-length kernel (GPU), or padded",
+        "variable-length kernel (on a GPU, and only passes in bfloat16), or padded",
     )
     pack_tokens: int = resource(1024, ge=8, description="tokens of a packed row")
     chunk: int = resource(256, ge=1, description="labels whose logits exist at once")
@@ -69,6 +75,11 @@ class ProbeSettings(StageSettings):
         if groups == 1:
             raise ValueError("one group alone has no error to state: 0, or at least 2")
         return groups
+
+    @model_validator(mode="after")
+    def _kernel_has_the_dtype(self) -> Self:
+        varlen_needs_bf16(self.attention, "forward_dtype", self.forward_dtype)
+        return self
 
 
 class InfluenceSettings(ProbeSettings):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.contract.spec import StageSettings, StageSpec, resource
+from stages.influence.settings import varlen_needs_bf16
 
 
 class LossSettings(StageSettings):
@@ -19,6 +20,11 @@ class LossSettings(StageSettings):
     )
     pack_tokens: int = resource(1024, ge=8, description="tokens of a packed row")
     chunk_rows: int = resource(64, ge=1, description="candidates of one committed chunk")
+
+    @model_validator(mode="after")
+    def _kernel_has_the_dtype(self) -> Self:
+        varlen_needs_bf16(self.attention, "precision", self.precision)
+        return self
 
 
 SPEC = StageSpec(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from transformers import (
@@ -13,12 +15,16 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from stages.audit.settings import AuditSettings
 from stages.contract.errors import ExitCode, StageError
+from stages.evaluate.settings import EvaluateSettings
 from stages.influence.examples import Example
 from stages.influence.head import HeadShape, cross_entropy, head_gradients
 from stages.influence.loss import StudentLoss
 from stages.influence.packing import pack, pad
-from tests.influence.builders import VOCABULARY, examples, llama
+from stages.influence.settings import InfluenceSettings
+from stages.loss.settings import LossSettings
+from tests.influence.builders import VOCABULARY, examples, llama, prober
 
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}
@@ -57,6 +63,49 @@ def test_losses_are_those_of_the_model_itself() -> None:
     assert loss.sums(loss.batches([row]), 1)[0] / row.tokens == pytest.approx(own.item(), rel=1e-6)
     for name, gradient in _gradient(loss, [row], weight=1 / row.tokens).items():
         torch.testing.assert_close(gradient, gradients[name], rtol=1e-4, atol=1e-6)
+
+
+def flash(query_TQD, key_TKD, value_TKD, ends, _, longest, __, *, scale, window_size, enable_gqa) -> torch.Tensor:
+    """torch's varlen_attn as its documentation has it, an example at a time; like the kernel it has no fp32."""
+    assert query_TQD.dtype == torch.bfloat16 and window_size == (-1, 0)
+    lengths = ends.diff().tolist()
+    assert longest == max(lengths)
+    found = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(each.transpose(0, 1) for each in tensors), is_causal=True, scale=scale, enable_gqa=enable_gqa
+        ).transpose(0, 1)
+        for tensors in zip(*(each.split(lengths) for each in (query_TQD, key_TKD, value_TKD)), strict=True)
+    ]
+    return torch.cat(found)
+
+
+def test_the_variable_length_kernel_gives_the_losses_of_segments(
+    state, reference, candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Mock(side_effect=flash)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr("stages.influence.loss.require_varlen", lambda device: None)
+    varlen, segments = (
+        prober(state, reference, attention=attention, forward_dtype="bfloat16") for attention in ("varlen", "segments")
+    )
+    assert varlen.exact(candidates[0]).nll == pytest.approx(segments.exact(candidates[0]).nll, rel=1e-2)
+    assert kernel.called
+    assert varlen.first_order(candidates[0]).score == segments.first_order(candidates[0]).score
+
+
+def test_the_variable_length_kernel_is_refused_where_there_is_none(state, reference) -> None:
+    with pytest.raises(StageError, match="needs a GPU") as caught:
+        prober(state, reference, attention="varlen", forward_dtype="bfloat16")
+    assert caught.value.code == ExitCode.BAD_SETTINGS
+    assert caught.value.hint == "set attention: segments"
+
+
+@pytest.mark.parametrize("settings", [InfluenceSettings, AuditSettings, EvaluateSettings, LossSettings])
+def test_the_variable_length_kernel_is_refused_for_passes_in_fp32(settings) -> None:
+    key = "precision" if "precision" in settings.model_fields else "forward_dtype"
+    with pytest.raises(ValueError, match=f"varlen needs {key}: bfloat16"):
+        settings(attention="varlen")
+    assert settings(attention="varlen", **{key: "bfloat16"}).attention == "varlen"
 
 
 def test_packing_wastes_little_and_loses_no_row() -> None:
