@@ -356,10 +356,14 @@ def fp32_flops() -> float:
 
 
 def flops(model: Any, examples: list[Any]) -> float:
-    """Operations of a forward pass: weights once a token, the head once a label, attention's two products."""
+    """Operations of a forward pass: weights once a token, the head once a label, attention's two products.
+
+    Not the input embedding: looking a row up is no product.
+    """
     config = model.config
     head = config.vocab_size * config.hidden_size
-    body = sum(p.numel() for p in model.parameters()) - head
+    embeddings = {id(each.weight): each.weight for each in (model.get_input_embeddings(), model.get_output_embeddings())}
+    body = sum(p.numel() for p in model.parameters()) - sum(weight.numel() for weight in embeddings.values())
     total = 0.0
     for example in examples:
         length = len(example.ids) - 1

@@ -15,6 +15,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from bench.influence import flops
 from stages.audit.settings import AuditSettings
 from stages.contract.errors import ExitCode, StageError
 from stages.evaluate.settings import EvaluateSettings
@@ -106,6 +107,11 @@ def test_the_variable_length_kernel_is_refused_for_passes_in_fp32(settings) -> N
     with pytest.raises(ValueError, match=f"varlen needs {key}: bfloat16"):
         settings(attention="varlen")
     assert settings(attention="varlen", **{key: "bfloat16"}).attention == "varlen"
+
+
+def test_the_floor_counts_no_product_for_looking_an_embedding_up() -> None:
+    rows = examples(3, seed=4)
+    assert flops(llama(tie=False), rows) == flops(llama(tie=True), rows)
 
 
 def test_packing_wastes_little_and_loses_no_row() -> None:
