@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from stages.contract.errors import ExitCode, StageError
 
-_GROUP_ROWS = 65_536  # of a group in a file: what can be read without the others
+_GROUP_ROWS = 16_384  # of a group in a file: what can be read without the others
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

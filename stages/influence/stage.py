@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.contract.context import StageContext
 from stages.contract.errors import gate
@@ -109,9 +110,10 @@ class _ByPrompt:
 
     def __init__(self, context: StageContext) -> None:
         found = candidates(context, columns=("prompt_id",), numbered=True)
-        names = found["prompt_id"].combine_chunks().dictionary_encode()
+        runs = pc.run_end_encode(found["prompt_id"].combine_chunks())  # a prompt's candidates mostly follow each other
+        names = runs.values.dictionary_encode()
         self.prompts: pa.Array = names.dictionary
-        prompt_of = names.indices.to_numpy()
+        prompt_of = np.repeat(names.indices.to_numpy(), np.diff(runs.run_ends.to_numpy(), prepend=0))
         order = np.argsort(prompt_of, kind="stable")
         self._starts = np.concatenate(([0], np.cumsum(np.bincount(prompt_of))))
         self._places = found["place"].to_numpy()[order]

@@ -47,9 +47,12 @@ def candidates(context: StageContext, *, columns: Iterable[str] | None = None, n
     """
     wanted = None if columns is None else list(dict.fromkeys([*columns, "usable", "split"]))
     found = context.table("rows", columns=wanted)
+    usable = pc.and_(found["usable"], pc.not_equal(found["split"], "warmup"))
+    if columns is not None:
+        found = found.select(list(columns))
     if numbered:
         found = found.append_column("place", pa.array(np.arange(found.num_rows)))
-    found = found.filter(pc.and_(found["usable"], pc.not_equal(found["split"], "warmup")))
+    found = found.filter(usable)
     if not found.num_rows:
         raise bad_data("there is no candidate to score", where=f"{context.task.node}: rows")
     return found

@@ -83,7 +83,7 @@ def test_of_a_large_file_only_the_groups_of_some_rows_are_read(tmp_path: Path, m
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", watched)
     write_parquet(pa.table({"number": range(200_000)}), tmp_path / "rows.parquet")
     found = read_parquet(tmp_path / "rows.parquet", rows=range(131_000, 131_100))
-    assert found["number"].to_pylist() == list(range(131_000, 131_100)) and read == [[1, 2]]
+    assert found["number"].to_pylist() == list(range(131_000, 131_100)) and read == [[7, 8]]
 
 
 def test_a_folder_reads_back_with_its_sub_folders(store: Store, tmp_path: Path) -> None:
