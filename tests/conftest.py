@@ -14,6 +14,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that downloads would pass
 # Workers that each have threads for every core mostly wait for one another. Set before torch is there.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
+if _WORKERS > 1:
+    # What vLLM and trainings start has a thread for each core all the same; those that wait must not spin.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @pytest.fixture
