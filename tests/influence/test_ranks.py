@@ -96,6 +96,18 @@ def test_every_method_gives_the_scores_of_one_process(both: tuple[Scorer, Scorer
             assert other.nll == pytest.approx(one.nll, rel=1e-6, nan_ok=True)
 
 
+def test_corrections_and_noise_are_those_of_one_process(both: tuple[Scorer, Scorer], five: list[Example]) -> None:
+    alone, together = both
+    first, exact = alone.first_orders(five[1:3]), [alone.exact(each) for each in five[1:3]]
+    others, other_exact = together.first_orders(five[1:3]), [together.exact(each) for each in five[1:3]]
+    for one, other in zip(zip(first, exact, strict=True), zip(others, other_exact, strict=True), strict=True):
+        assert together.correct(*other) == pytest.approx(alone.correct(*one), rel=1e-3, abs=5e-8)
+    ours, theirs = alone.noise(five[:2], 2), together.noise(five[:2], 2)
+    assert theirs.keys() == ours.keys() == {"first_order", "exact", "corrected"}
+    for method, sigma in theirs.items():
+        assert 0 < sigma < 10 * ours[method] < 100 * sigma
+
+
 def test_weights_that_were_exchanged_leave_nothing_behind(both: tuple[Scorer, Scorer], five: list[Example]) -> None:
     _, together = both
     before = together.first_orders(five[:1])[0]
