@@ -53,11 +53,12 @@ def test_first_order_comes_close_to_exact_as_the_learning_rate_falls(state, refe
     assert relative_error(1e-5) < 1e-3 < relative_error(1e-3)
 
 
-def test_first_order_ranks_as_the_oracle_does(state, reference, candidates) -> None:
-    truth = Oracle(llama(), state, reference, lr=1e-4)
-    probe = prober(state, reference, lr=1e-4)
-    scores = [probe.first_order(c).score for c in candidates]
-    assert spearmanr(scores, [truth.score(c) for c in candidates]).statistic >= 0.99
+@pytest.mark.parametrize("lr", [5e-6, 1e-5, 1e-4])
+def test_exact_and_first_order_rank_as_the_oracle_does(state, reference, candidates, lr: float) -> None:
+    truth = Oracle(llama(), state, reference, lr=lr).scores(candidates)
+    probe = prober(state, reference, lr=lr)
+    assert spearmanr([probe.exact(c).score for c in candidates], truth).statistic >= 0.999
+    assert spearmanr([each.score for each in probe.first_orders(candidates)], truth).statistic >= 0.99
 
 
 def test_first_order_before_the_step_includes_the_drift(state, reference, candidates) -> None:
