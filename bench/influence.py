@@ -362,7 +362,9 @@ def flops(model: Any, examples: list[Any]) -> float:
     """
     config = model.config
     head = config.vocab_size * config.hidden_size
-    embeddings = {id(each.weight): each.weight for each in (model.get_input_embeddings(), model.get_output_embeddings())}
+    embeddings = {
+        id(each.weight): each.weight for each in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
     body = sum(p.numel() for p in model.parameters()) - sum(weight.numel() for weight in embeddings.values())
     total = 0.0
     for example in examples:

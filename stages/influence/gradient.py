@@ -6,9 +6,9 @@ degrees of freedom (a relative error of about 1/√(2(K−1)): 27 % at K = 8). M
 fp32 on a CPU, in bf16 elsewhere. K = 0 keeps none: the error is NaN.
 
 bf16 is precise enough for an error bar, and for `corrected`, where the groups are in the score: each element is off by
-up to 2⁻⁸ of itself, at random, so that a sum of P of them is off by some 2⁻⁹/√P of the sum of their sizes. Measured on a
-tiny student (18,600 parameters): 0.1 % of the scores' spread, a tenth of the error that `corrected` leaves, and as much as
-`gradient_dtype: bfloat16` costs first order. Its σ (noise.py) does not know of it.
+up to 2⁻⁸ of itself, at random, so that a sum of P of them is off by some 2⁻⁹/√P of the sum of their sizes. Measured on
+a tiny student (18,600 parameters): 0.1 % of the scores' spread, a tenth of the error that `corrected` leaves, and not
+twice what `gradient_dtype: bfloat16` costs first order. Its σ (noise.py) does not know of it.
 """
 
 from __future__ import annotations

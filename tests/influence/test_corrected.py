@@ -61,7 +61,8 @@ def test_its_error_bar_covers_the_truth_as_often_as_it_should(corrected_groups: 
         tokens = dice.integers(20, 200, rows)
         weights_R = row_weights(tokens, "token")
         linear, missed = (
-            mean * tokens + dice.normal(0, spread, rows) * np.sqrt(tokens) for mean, spread in ((0.01, 0.2), (0.002, 0.1))
+            mean * tokens + dice.normal(0, spread, rows) * np.sqrt(tokens)
+            for mean, spread in ((0.01, 0.2), (0.002, 0.1))
         )
         shares = np.array([weights_R[group] @ tokens[group] for group in dealt])
         parts = np.array([weights_R[group] @ linear[group] for group in dealt])

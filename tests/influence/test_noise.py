@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Judged:
 class CoarseProducts(TorchDispatchMode):
     """Matrices are multiplied in fp32, of numbers with fewer bits: TF32 has 10 after the first, bf16 has 7."""
 
-    OPERANDS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+    OPERANDS: ClassVar = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
 
     def __init__(self, bits: int) -> None:
         super().__init__()
