@@ -93,7 +93,7 @@ def test_a_candidate_without_a_finite_score_leaves_the_audit_its_noise(file_stor
         "sick": None,
         "sicker": None,
     }
-    assert all(row["noise"] == figures["noise"][row["method"]] for row in scored if row["score"] is not None)
+    assert all(row["noise"] >= figures["noise"][row["method"]] > 0 for row in scored if row["score"] is not None)
 
 
 def test_the_audit_passes_over_candidates_that_cannot_be_scored(file_store: Store, folder: Path) -> None:
