@@ -108,11 +108,19 @@ def head_gradients(
         part = slice(start, start + chunk)
         hidden, labels = hidden_LD[part], labels_L[part]
         logits = shape.apply(F.linear(hidden, weight_VD, bias_V).float())
-        log_p = F.log_softmax(logits, -1)
-        nll_L[part] = -log_p.gather(1, labels[:, None])[:, 0]
-        grad = log_p.exp_()
-        grad.scatter_add_(1, labels[:, None], torch.full_like(labels[:, None], -1.0, dtype=grad.dtype))
-        grad.mul_(coefficient_L[part, None])
+        # Not log_softmax: on a CPU it adds one word after the other to a sum that is too large to feel the rare ones,
+        # which biases a gradient by 1e-4 of itself, the same under every rounding, so that no σ sees it. `sum` adds in
+        # a tree; and the others' sum is also what is left of a label that has nearly all, where 1 − p would cancel.
+        words_L = labels[:, None]
+        peak_L = logits.amax(1)
+        label_L = logits.gather(1, words_L)[:, 0]
+        grad = logits.sub(peak_L[:, None]) if shape.softcap is not None else logits.sub_(peak_L[:, None])
+        own_L = grad.exp_().gather(1, words_L)[:, 0]
+        others_L = grad.scatter_(1, words_L, 0.0).sum(1)
+        total_L = others_L + own_L
+        nll_L[part] = total_L.log().add_(peak_L).sub_(label_L)
+        scale_L = coefficient_L[part] / total_L
+        grad.mul_(scale_L[:, None]).scatter_(1, words_L, -(scale_L * others_L)[:, None])
         grad = shape.pull_back(grad, logits).to(weight_VD.dtype)
         torch.mm(grad, weight_VD, out=grad_hidden_LD[part])
         # The first chunk overwrites what was there: zeros would be one more pass over the vocabulary.
