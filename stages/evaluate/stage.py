@@ -66,31 +66,25 @@ def run(context: StageContext) -> None:
 
 def _losses(context: StageContext, folder: Path, reference: list[tuple[str, str, str]]) -> tuple[Floats, Counts]:
     """(Σ nll [R], tokens [R]) of one student; nothing of it stays in memory."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from stages.influence.examples import Encoder
-    from stages.influence.loss import StudentLoss
+    from stages.influence.student import open_student
 
     settings: EvaluateSettings = context.settings
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with context.meter.phase("load"):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.precision))
-        except (OSError, ValueError) as error:
-            raise bad_data(f"not a model that can be loaded: {error}", where=str(folder)) from error
-        model.to(device)
+        encoder, loss = open_student(
+            folder,
+            precision=settings.precision,
+            max_tokens=settings.max_tokens,
+            attention=settings.attention,
+            pack_tokens=settings.pack_tokens,
+        )
     with context.meter.phase("compute", devices=1):
-        longest = min(settings.max_tokens, getattr(model.config, "max_position_embeddings", settings.max_tokens))
-        examples = Encoder(tokenizer, longest).encode_reference(reference)
-        loss = StudentLoss(model, attention=settings.attention, pack_tokens=settings.pack_tokens)
+        examples = encoder.encode_reference(reference)
         nll_R = loss.sums(loss.batches(examples), len(examples))
     tokens_R = np.array([example.tokens for example in examples], dtype=np.int64)
     context.meter.count(tokens=sum(len(example.ids) for example in examples))
     if not np.isfinite(nll_R).all():
         worst = reference[int(np.flatnonzero(~np.isfinite(nll_R))[0])][0]
         raise bad_data("the student's loss is not a number", where=f"{folder}, reference row {worst}")
-    del loss, model
+    del loss
     gc.collect()
     return nll_R, tokens_R

@@ -21,12 +21,6 @@ class Scored(NamedTuple):
     score: float
 
 
-def in_audit(candidate_id: str, share: float, *, salt: str = "audit") -> bool:
-    """True for a `share` of all ids, decided by the id alone."""
-    digest = hashlib.sha256(f"{salt}:{candidate_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
 def audit_order(candidate_ids: Iterable[str], *, salt: str = "audit") -> list[str]:
     """The ids by their hash: where it begins is a uniform sample, whatever the order of the ids was."""
     return sorted(candidate_ids, key=lambda c: hashlib.sha256(f"{salt}:{c}".encode()).digest())

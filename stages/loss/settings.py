@@ -29,7 +29,7 @@ class LossSettings(StageSettings):
 
 SPEC = StageSpec(
     name="loss",
-    version=2,
+    version=3,
     settings=LossSettings,
     about="the student's loss on each candidate: what it gets wrong",
     inputs=("rows", "student"),

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 from stages.contract.context import StageContext
-from stages.contract.errors import bad_data
 from stages.contract.tables import make_table
 from stages.loss.settings import LossSettings
 from stages.signals.rows import Row, candidates, scored, with_columns
@@ -42,23 +41,18 @@ class _Student:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """(encoder, StudentLoss)."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from stages.influence.examples import Encoder
-        from stages.influence.loss import StudentLoss
+        from stages.influence.student import open_student
 
         settings, context = self._settings, self._context
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = context.model("student")
         with context.meter.phase("load"):
-            try:
-                model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.precision))
-            except (OSError, ValueError) as error:
-                raise bad_data(f"not a model that can be loaded: {error}", where=str(folder)) from error
-            model.to(device)
-            encoder = Encoder(AutoTokenizer.from_pretrained(folder), settings.max_tokens)
-            return encoder, StudentLoss(model, attention=settings.attention, pack_tokens=settings.pack_tokens)
+            return open_student(
+                folder,
+                precision=settings.precision,
+                max_tokens=settings.max_tokens,
+                attention=settings.attention,
+                pack_tokens=settings.pack_tokens,
+            )
 
     def losses(self, rows: list[Row]) -> list[Row]:
         encoder, loss = self._loaded

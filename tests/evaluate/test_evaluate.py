@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
+from tests.influence.stages import NO_EMBEDDING
 from tests.support import model_input, publish, run_stage, tiny_llama
 
 ROWS = [
@@ -77,6 +79,20 @@ def test_a_folder_that_is_no_model_is_bad_data(file_store: Store, tmp_path: Path
     student = publish(file_store, "sft", folder=tmp_path / "model")
     with pytest.raises(StageError, match="not a model that can be loaded") as caught:
         run_stage(file_store, "evaluate", {}, {"student.broken": student, "reference": reference})
+    assert caught.value.code == ExitCode.BAD_DATA
+
+
+def test_a_reference_row_beyond_the_students_vocabulary_is_named(
+    file_store: Store, tiny_model: Path, tmp_path: Path
+) -> None:
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.add_tokens([NO_EMBEDDING])
+    tokenizer.save_pretrained(student)
+    rows = [*ROWS, {"ref_id": "new", "instruction": "Say it.", "response": f"A {NO_EMBEDDING} is."}]
+    reference = publish(file_store, "prepare", tables={"heldout": pa.Table.from_pylist(rows)})
+    with pytest.raises(StageError, match="reference row new: outside_vocabulary") as caught:
+        run_stage(file_store, "evaluate", {}, {"student.base": model_input(student), "reference": reference})
     assert caught.value.code == ExitCode.BAD_DATA
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stages.contract.task import Input
 from stages.signals.rows import COLUMNS
 from stages.training.export import changed_share, write_state
 from tests.influence.builders import warmed_up
+from tests.influence.stages import NO_EMBEDDING
 from tests.signals.rows import SCORED, candidates, responses
 from tests.support import model_input, publish, run_stage
 
@@ -82,6 +84,40 @@ def test_a_row_that_cannot_be_scored_keeps_its_place_with_a_reason(file_store: S
     assert len(found) == len(SCORED)
     assert found[1]["score"] is None and found[1]["reason"].startswith("empty_response")
     assert all(row["score"] is not None for row in [found[0], *found[2:]])
+
+
+def test_a_row_beyond_the_students_vocabulary_keeps_its_place_with_a_reason(
+    file_store: Store, tiny_model: Path, tmp_path: Path
+) -> None:
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    tokenizer.add_tokens([NO_EMBEDDING])
+    tokenizer.save_pretrained(student)
+    rows: list[dict[str, object]] = [*candidates()]
+    rows[1] = {**rows[1], "response": f"A {NO_EMBEDDING} is."}
+    found = losses(file_store, model_input(student), rows=rows).table().to_pylist()
+    assert found[1]["score"] is None and found[1]["reason"].startswith("outside_vocabulary")
+    assert all(row["score"] is not None for row in [found[0], *found[2:]])
+
+
+def test_a_prompt_that_fills_the_students_context_keeps_its_place_with_a_reason(
+    file_store: Store, tiny_model: Path
+) -> None:
+    rows: list[dict[str, object]] = [*candidates()]
+    rows[1] = {**rows[1], "instruction": "word " * 700}
+    settings = {"chunk_rows": 4, "max_tokens": 4096}
+    inputs = {"rows": responses(file_store, rows), "student": model_input(tiny_model)}
+    found = run_stage(file_store, "loss", settings, inputs).table().to_pylist()
+    assert found[1]["score"] is None and found[1]["reason"].startswith("no_response_token_left")
+
+
+def test_a_student_without_a_tokenizer_is_bad_data(file_store: Store, tiny_model: Path, tmp_path: Path) -> None:
+    student = shutil.copytree(tiny_model, tmp_path / "student")
+    for path in student.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(StageError, match="not a model that can be loaded") as caught:
+        losses(file_store, model_input(student))
+    assert caught.value.code == ExitCode.BAD_DATA
 
 
 def test_what_is_no_model_is_bad_data(file_store: Store, tmp_path: Path) -> None:

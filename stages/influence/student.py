@@ -1,0 +1,43 @@
+"""A student by its losses alone, as `loss` and `evaluate` take one: no moments, in any precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from stages.contract.errors import bad_data
+from stages.influence.attention import Attention
+from stages.influence.examples import Encoder
+from stages.influence.loss import StudentLoss
+
+
+def open_student(
+    folder: Path, *, precision: str, max_tokens: int, attention: Attention, pack_tokens: int
+) -> tuple[Encoder, StudentLoss]:
+    """The encoder of a student's rows and its losses on them, on a GPU if there is one.
+
+    Args:
+        folder: a Hugging Face model with its tokenizer; a warm-up checkpoint is one.
+        precision: of the weights, as torch calls it.
+        max_tokens: the longest example, where the student's context is not shorter.
+        attention, pack_tokens: see `StudentLoss`.
+
+    Raises:
+        StageError: BAD_DATA where the folder holds no model, or no tokenizer, that can be loaded; what `Encoder` and
+            `StudentLoss` raise.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
+    except Exception as error:  # of damaged files anything comes, from an OSError to an AttributeError
+        problem = f"not a model that can be loaded: {type(error).__name__}: {error}"
+        raise bad_data(problem, where=str(folder)) from error
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    config = model.config.get_text_config()
+    # Positions that a student has never seen would give a loss that means nothing.
+    longest = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+    encoder = Encoder(tokenizer, longest, config.vocab_size)
+    return encoder, StudentLoss(model, attention=attention, pack_tokens=pack_tokens)
