@@ -10,10 +10,10 @@ each prompt's four candidates: the seconds of both, by how many candidates need 
 
 The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. It is slow, so agreement is of
 the first `--oracle-references` rows, speed of all. The floor is the time that the necessary matrix products alone would
-take at this machine's measured rate; first order's is of the scores alone, without the products for error bars. What
-is done once (base, reference gradient, a first step, which allocates) is not spread over the candidates; the longer two
-are printed. With `--share N` passes over the reference are timed on one of N of their batches, which are of like size,
-and multiplied.
+take at the rate that this machine has just before and after (square products, of 2048 on a CPU); first order's is of
+the scores alone, without the products for error bars. What is done once (base, reference gradient, a first step, which
+allocates) is not spread over the candidates; the longer two are printed. With `--share N` passes over the reference are
+timed on one of N of their batches, which are of like size, and multiplied.
 
 Each way runs in a process of its own, one after the other, so that its peak memory is its own; on a GPU in one process,
 where the peak is set back. The last line is JSON, and is written to bench/results/ for docs/performance.md
@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe, device, matmul_flops, peak_gib, save, timed
+from bench.machine import Beside, describe, device, fp32_setting, peak_gib, save, timed, timed_beside
 
 PAPER_BATCH = 8
 GROUPS = 8  # of reference rows, the probes' default: fewer rows cannot be dealt into them
@@ -64,6 +64,7 @@ class Setup:
     warm_up: list[dict[str, str]]
     oracle_references: int
     lr: float
+    lengths: tuple[int, ...] = (128, 256, 512, 1024)  # of candidates whose first order is timed
     longest: int = 1024
     share: int = 1
     student: str = "smollm2"
@@ -75,7 +76,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rows: under 10 minutes on two cores")
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
     parser.add_argument("--references", type=int, help="reference rows; 16 with --quick, else 32")
-    parser.add_argument("--oracle-references", type=int, help="of these, those that the truth is taken on; all")
+    parser.add_argument(
+        "--oracle-references", type=int, help="of these, those that the truth is taken on; 8 with --quick, else all"
+    )
     parser.add_argument("--candidates", type=int, help="candidates; 8 with --quick, else 12")
     parser.add_argument(
         "--share", type=int, default=1, help="time the passes over the reference on one of so many of their batches"
@@ -102,8 +105,9 @@ def main() -> int:
             given[:references],
             bundled[taken : taken + candidates],
             bundled[-warm_up_rows:],
-            oracle_references=options.oracle_references or references,
+            oracle_references=options.oracle_references or (GROUPS if options.quick else references),
             lr=options.lr,
+            lengths=(128, 512) if options.quick else Setup.lengths,
             share=options.share,
         )
         alone(warm_up, setup)
@@ -254,22 +258,26 @@ def run_exact(setup: Setup) -> dict[str, Any]:
     """Seconds of `exact` and of the pass of `corrected`: of a share of the packs, by their tokens, if so asked."""
     reference, candidates = inputs(setup)
     probe = prober(setup, reference, gradient_groups=GROUPS)
-    rate = fp32_flops()
+    beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
     probe.reference_losses(probe.step(candidates[0])[0], probe._batches[:1])
-    (weights, _), step_s = timed(lambda: probe.step(candidates[0]))
-    passes = {}
+    step = beside(lambda: probe.step(candidates[0]))
+    weights, passes = probe._stepped, {}
     for name, batches in (("exact", probe._batches), ("corrected", probe._corrected_batches)):
         some = batches[:: setup.share]
-        _, seconds = timed(partial(probe.reference_losses, weights, some))
-        passes[name] = seconds * sum(each.tokens for each in batches) / sum(each.tokens for each in some)
-    floor = (flops(probe.loss.model, reference) + 3 * flops(probe.loss.model, candidates[:1])) / rate
+        found = beside(partial(probe.reference_losses, weights, some))
+        seconds = found.seconds * sum(each.tokens for each in batches) / sum(each.tokens for each in some)
+        passes[name] = Beside(seconds, found.rate)
+    # Each part at its own rate: a pass over all rows takes minutes.
+    needed = passes["exact"].share(flops(probe.loss.model, reference)) * passes["exact"].seconds
+    needed += step.share(3 * flops(probe.loss.model, candidates[:1])) * step.seconds
+    exact_s = step.seconds + passes["exact"].seconds
     return {
-        "base_s": passes["exact"],
-        "exact_s": step_s + passes["exact"],
-        "corrected_s": step_s + passes["corrected"],
-        "floor_exact": floor / (step_s + passes["exact"]),
+        "base_s": passes["exact"].seconds,
+        "exact_s": exact_s,
+        "corrected_s": step.seconds + passes["corrected"].seconds,
+        "floor_exact": needed / exact_s,
         "peak": peak_gib(device()),
-        "gflops": rate / 1e9,
+        "gflops": passes["exact"].rate / 1e9,
         "tokens": sum(len(example.ids) for example in reference),
     }
 
@@ -281,24 +289,38 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     reference, candidates = inputs(setup)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
-    rate = fp32_flops()
+    beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
     _, gradient_s = timed(lambda: probe.linearised)
     share = sum(len(example.ids) for example in some) / sum(len(example.ids) for example in reference)
+    gradient = replace(probe.linearised.gradient, groups={}, rows=[], shares=np.zeros(0))
+    bare = replace(probe.linearised, gradient=gradient, at_zero=probe.linearised.at_zero[:1])
+
+    def by_length(length: int) -> dict[str, float]:
+        """Of a candidate of so many tokens: seconds with error bars, seconds without, share of the floor."""
+        ids = candidates[0].ids * (length // len(candidates[0].ids) + 1)
+        example = replace(candidates[0], ids=ids[:length])
+        seconds = [timed(partial(probe.first_order, example))[1] for _ in range(2)]
+        runs = [beside(partial(probe.first_orders_along, bare, [example])) for _ in range(3)]
+        shares = [run.share(3 * flops(probe.loss.model, [example])) for run in runs]
+        return {
+            "seconds": round(min(seconds), 3),
+            "scores_alone": round(min(run.seconds for run in runs), 3),
+            "floor": round(statistics.median(shares), 3),
+        }
+
     probe.first_order(candidates[0])
     first = [timed(partial(probe.first_order, candidate)) for candidate in candidates]
     first_s = statistics.median(seconds for _, seconds in first)
-    step = 3 * statistics.median(flops(probe.loss.model, [candidate]) for candidate in candidates)
-    gradient = replace(probe.linearised.gradient, groups={}, rows=[], shares=np.zeros(0))
-    bare = replace(probe.linearised, gradient=gradient, at_zero=probe.linearised.at_zero[:1])
-    alone_s = [timed(partial(probe.first_orders_along, bare, [candidate]))[1] for candidate in candidates]
+    shares = [
+        beside(partial(probe.first_orders_along, bare, [each])).share(3 * flops(probe.loss.model, [each]))
+        for each in candidates
+    ]
     return {
         "gradient_s": gradient_s / share,
         "first_s": first_s,
         "ends": len(deciding([result.score for result, _ in first])) / len(candidates),
-        "floor_first": step / rate / statistics.median(alone_s),
-        "by_tokens": {
-            str(length): by_length(probe, bare, candidates[0], length, rate) for length in (128, 256, 512, 1024)
-        },
+        "floor_first": statistics.median(shares),
+        "by_tokens": {str(length): by_length(length) for length in setup.lengths},
         "candidate_tokens": statistics.median(len(example.ids) for example in candidates),
         "peak": peak_gib(device()),
     }
@@ -310,17 +332,6 @@ def ours(setup: Setup) -> dict[str, Any]:
     two_stage = first["first_s"] + exact["corrected_s"] * first["ends"]
     peaks = {"peak_exact": exact["peak"], "peak": max(exact["peak"], first["peak"])}
     return {**exact, **first, "two_stage_s": two_stage, **peaks}
-
-
-def by_length(probe: Any, bare: Any, candidate: Any, length: int, rate: float) -> dict[str, float]:
-    """First order of a candidate of `length` tokens: seconds with error bars, seconds without, share of the floor."""
-    from stages.influence.examples import Example
-
-    example = Example((candidate.ids * (length // len(candidate.ids) + 1))[:length], candidate.labels_from)
-    runs = [timed(partial(probe.first_orders_along, linear, [example]))[1] for linear in 3 * [probe.linearised, bare]]
-    seconds, alone_s = min(runs[::2]), min(runs[1::2])
-    floor = 3 * flops(probe.loss.model, [example]) / rate / alone_s
-    return {"seconds": round(seconds, 3), "scores_alone": round(alone_s, 3), "floor": round(floor, 3)}
 
 
 def run_agreement(setup: Setup) -> dict[str, list[float]]:
@@ -346,13 +357,6 @@ def run_oracle(setup: Setup) -> list[float]:
     reference, candidates = inputs(setup, setup.oracle_references)
     model, state = plain_student(setup)
     return Oracle(model.to(device()), state, reference, lr=setup.lr).scores(candidates)
-
-
-def fp32_flops() -> float:
-    """The machine's best fp32 rate; on a CPU oneDNN's is fp32 under any setting (stages/influence/matmul.py)."""
-    if device() == "cuda":
-        return matmul_flops(8192, device="cuda")
-    return max(matmul_flops(), matmul_flops(setting="medium"))
 
 
 def flops(model: Any, examples: list[Any]) -> float:

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,17 +72,54 @@ def matmul_flops(
 
     `setting` is torch's float32 matmul precision (stages/influence/matmul.py says what `medium` is on a CPU).
     """
+    return 2 * size**3 / min(_products(size, seconds, setting, device, dtype))
+
+
+def fp32_setting(device: str) -> str:
+    """Under which of torch's settings fp32 products are fastest: on a CPU oneDNN's are fp32 under any."""
+    return "highest" if device == "cuda" else max(("highest", "medium"), key=lambda each: matmul_flops(setting=each))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A call timed between two spells of matrix products: a shared machine's rate wanders by a fifth in minutes.
+
+    Attributes:
+        seconds: the call's.
+        rate: FLOP/s of the products before and after it, all of them and not the best.
+    """
+
+    seconds: float
+    rate: float
+
+    def share(self, flops: float) -> float:
+        """Of the call's time, what `flops` operations take at that rate."""
+        return flops / self.rate / self.seconds
+
+
+def timed_beside(call: Callable[[], Any], device: str, setting: str, spell: float = 0.4) -> Beside:
+    """Times a call, and fp32 products under torch's `setting` before and after it."""
+    size = 8192 if device == "cuda" else 2048
+    before = _products(size, spell, setting, device, "float32")
+    _, seconds = timed(call)
+    products = before + _products(size, spell, setting, device, "float32")
+    return Beside(seconds, 2 * size**3 * len(products) / sum(products))
+
+
+def _products(size: int, seconds: float, setting: str, device: str, dtype: str) -> list[float]:
+    """Seconds of square products, one after the other for so long and at least one, after one that does not count."""
     import torch
 
+    usual = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(setting)
     a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
     out = a @ b
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        _, taken = timed(lambda: torch.mm(a, b, out=out))
-        best = min(best, taken)
-    torch.set_float32_matmul_precision("highest")
-    return 2 * size**3 / best
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while not found or time.perf_counter() < end:
+        found.append(timed(lambda: torch.mm(a, b, out=out))[1])
+    torch.set_float32_matmul_precision(usual)
+    return found
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float]:

@@ -45,7 +45,7 @@ def influence() -> Iterator[str]:
         "`published` loads the checkpoint from disk for each candidate, pads to 1024 tokens, evaluates batches of 8,\n"
         "in fp32 here as ours is. `corrected` is first order plus an exact pass over two of eight groups of reference\n"
         "rows; `two_stage` is first order on all and `corrected` on the best and worst of four. Agreement is with an\n"
-        "fp64 oracle. The floor is the time of the necessary matrix products alone at the machine's best fp32 rate.\n"
+        "fp64 oracle. The floor is the time of the necessary matrix products alone at the machine's fp32 rate.\n"
     )
     for each in found:
         yield (

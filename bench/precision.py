@@ -6,9 +6,14 @@
 `exact` is fp32; `bf16 weights` rounds θ' and θ̄ to bf16 for the reference passes (gradients and updates fp32);
 `released` is the published code's arithmetic, all of it in bf16, against its own θ; `first_order` and `corrected` are
 fp32. On a GPU also `exact tf32`, whose products are TF32. For each: Spearman and Pearson with the truth, the error's
-size relative to the spread of the scores, seconds a candidate, and for those with a stated σ the share of errors within
-2 σ. Writes bench/results/ and, for SmolLM2, two figures into docs/figures/, again after every part: bf16 comes last,
-since a CPU without bf16 products takes longer for it than for all the rest.
+size relative to the spread of the scores, what part of it all candidates share (the base's rounding, which no pair
+sees), seconds a candidate, and for those with a stated σ the share of errors within 2 σ.
+
+A CPU without bf16 products takes fifteen times as long for one as for fp32's; there each is taken in fp32 and rounded,
+which is what such a product is: bf16 factors, an fp32 sum.
+
+Writes bench/results/ and, for SmolLM2, two figures into docs/figures/, again after every part, truths included. What an
+earlier run with the same rows on this machine has found is not measured again: delete its file for that.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from bench.influence import BUNDLED, WARM_UP_ROWS, WARM_UP_STEPS, Setup, alone, inputs, plain_student, prober, warm_up
-from bench.machine import describe, device, save, timed
+from bench.machine import describe, device, results, save, timed
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RATES = (5e-6, 1e-5, 1e-4, 1e-3)
@@ -68,20 +74,23 @@ def main() -> int:
             longest=options.longest,
             student=options.student,
         )
+        line["rates"] = begun(line, options.lr)
         alone(warm_up, setup)
-        truths = {}
-        for lr in options.lr:
-            at = replace(setup, lr=lr)
-            truths[lr] = alone(run_truth, at)
-            line["rates"].append(judged(lr, truths[lr], alone(run_fp32, at)))
-            if device() == "cuda":
-                line["rates"][-1]["ways"] |= judged(lr, truths[lr], alone(run_tf32, at))["ways"]
-            keep(options.student, line, line["rates"][-1])
-        for rate in line["rates"]:
-            if options.bf16_lr is None or rate["lr"] in options.bf16_lr:
-                ways = alone(run_bf16, replace(setup, lr=rate["lr"]))
-                rate["ways"] |= judged(rate["lr"], truths[rate["lr"]], ways)["ways"]
+
+        def measure(rate: dict[str, Any], *runs: Callable[[Setup], dict[str, dict[str, Any]]]) -> None:
+            at = replace(setup, lr=rate["lr"])
+            if runs and "truth" not in rate:
+                rate["truth"] = alone(run_truth, at)
+            for run in runs:
+                judge(rate, alone(run, at))
                 keep(options.student, line, rate)
+
+        for rate in line["rates"]:
+            runs = {"exact": run_fp32, **({"exact tf32": run_tf32} if device() == "cuda" else {})}
+            measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
+        for rate in line["rates"]:
+            if (options.bf16_lr is None or rate["lr"] in options.bf16_lr) and "released" not in rate["ways"]:
+                measure(rate, run_bf16)
     print(json.dumps(line))
     small = [each for each in line["rates"] if each["lr"] <= 1e-4]
     bad = [
@@ -92,6 +101,13 @@ def main() -> int:
     if bad:
         print(f"error: at {bad} ours does not rank the candidates as the truth does", file=sys.stderr)
     return 1 if bad else 0
+
+
+def begun(line: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any]]:
+    """What there is of these learning rates: as an earlier run of the same rows and machine has left it, or nothing."""
+    same = [each for each in results("precision") if all(each.get(key) == line[key] for key in line if key != "rates")]
+    known = {rate["lr"]: rate for each in same for rate in each["rates"]}
+    return [known.get(lr, {"lr": lr, "ways": {}}) for lr in sorted({*rates, *known})]
 
 
 def keep(student: str, line: dict[str, Any], found: dict[str, Any]) -> None:
@@ -163,46 +179,72 @@ def run_bf16(setup: Setup) -> dict[str, dict[str, Any]]:
 
     reference, candidates = inputs(setup)
     low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
-    _, weights = exactly(low, candidates, draws=2)
+    with bf16_products():
+        _, weights = exactly(low, candidates, draws=2)
     del low
     model, state = plain_student(setup)
     model.to(device())
     for name, parameter in model.named_parameters():
         parameter.data = state.weights[name].to(parameter.device, torch.bfloat16)
     pad_to = max(len(each.ids) for each in (*reference, *candidates))
-    before = paper_reference_loss(model, reference, pad_to=pad_to)
-    padded = partial(paper_score, model, state, reference=reference, lr=setup.lr, pad_to=pad_to, before=before)
-    released = [padded(candidate) for candidate in candidates[:-1]]
-    last, seconds = timed(lambda: padded(candidates[-1]))
+    with bf16_products():
+        before = paper_reference_loss(model, reference, pad_to=pad_to)
+        padded = partial(paper_score, model, state, reference=reference, lr=setup.lr, pad_to=pad_to, before=before)
+        released = [padded(candidate) for candidate in candidates[:-1]]
+        last, seconds = timed(lambda: padded(candidates[-1]))
     return {"bf16 weights": weights, "released": {"scores": [*released, last], "seconds": seconds}}
 
 
-def judged(lr: float, truth: dict[str, list[float]], ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
+@contextmanager
+def bf16_products() -> Iterator[None]:
+    """Inside the block a CPU multiplies bf16 matrices at the speed of fp32, with a bf16 product's rounding."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    products = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+
+    class InFp32(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func not in products or args[0].dtype != torch.bfloat16:
+                return func(*args, **(kwargs or {}))
+            return func(*(each.float() for each in args), **(kwargs or {})).bfloat16()
+
+    if device() == "cuda":
+        yield
+    else:
+        with InFp32():
+            yield
+
+
+def judge(rate: dict[str, Any], ways: dict[str, dict[str, Any]]) -> None:
+    """Adds to a learning rate what these ways' scores are worth."""
     from scipy.stats import pearsonr, spearmanr
 
-    found = {}
+    rate["spread"] = float(np.std(rate["truth"]["zero_gradient_step"]))
     for name, way in ways.items():
-        true = np.array(truth["before_step" if name == "released" else "zero_gradient_step"])
+        true = np.array(rate["truth"]["before_step" if name == "released" else "zero_gradient_step"])
         error = np.array(way["scores"]) - true
-        found[name] = {
+        rate["ways"][name] = {
             "spearman": round(float(spearmanr(way["scores"], true).statistic), 4),
             "pearson": round(float(pearsonr(way["scores"], true).statistic), 5),
             "relative_error": float(np.sqrt(np.mean(error**2)) / np.std(true)),
+            "shared_error": float(abs(error.mean()) / np.std(true)),
             "seconds": way.get("seconds"),
             "sigma": way.get("sigma"),
             "within_2_sigma": float(np.mean(np.abs(error) < 2 * way["sigma"])) if "sigma" in way else None,
+            "scores": way["scores"],
         }
-    spread = float(np.std(truth["zero_gradient_step"]))
-    return {"lr": lr, "spread": spread, "ways": found}
 
 
 def show(found: dict[str, Any]) -> None:
     print(f"\nlr {found['lr']:g}; the scores' standard deviation is {found['spread']:.2e}")
-    print(f"{'way':<14}{'Spearman':>10}{'Pearson':>10}{'error/spread':>14}{'s':>9}{'sigma':>11}{'within 2 sigma':>16}")
+    heads = f"{'way':<14}{'Spearman':>10}{'Pearson':>10}{'error/spread':>14}{'shared':>9}{'s':>9}"
+    print(f"{heads}{'sigma':>11}{'within 2 sigma':>16}")
     for name, way in found["ways"].items():
         sigma = f"{way['sigma']:>11.1e}{way['within_2_sigma']:>15.0%}" if way["sigma"] is not None else ""
         print(
-            f"{name:<14}{way['spearman']:>10.4f}{way['pearson']:>10.5f}{way['relative_error']:>14.5f}{way['seconds']:>9.3f}{sigma}"
+            f"{name:<14}{way['spearman']:>10.4f}{way['pearson']:>10.5f}{way['relative_error']:>14.5f}"
+            f"{way['shared_error']:>9.5f}{way['seconds']:>9.3f}{sigma}"
         )
 
 

@@ -2,10 +2,10 @@
 
     python -m bench.ranks [--ranks N ...]
 
-Memory is a rank's largest anonymous resident size, less that of the same work with a student of a few kilobytes (what
-imports take), beside what stages/influence/memory.py says: that arithmetic decides how many GPUs a large student gets.
-One process maps θ, m and v from their files, so their size is added there. Times say little: ranks share this machine's
-cores, and gloo copies through the host.
+Memory is a rank's largest resident size, less that of the same work with a student of a few kilobytes (what imports
+take), beside what stages/influence/memory.py says: that arithmetic decides how many GPUs a large student gets. Pages of
+files count, since one process maps θ, m and v from theirs; those that a rank shares with another do not. Times say
+little: ranks share this machine's cores, and gloo copies through the host.
 """
 
 from __future__ import annotations
@@ -82,19 +82,18 @@ def compared(setup: Setup, tiny: Path, ranks: int, method: str) -> dict[str, Any
     imports, _ = peak_and_seconds((Scoring(tiny, few, options, "cpu"), few[:2], exact, first_order), ranks)
     work = (Scoring(setup.checkpoint, reference, options, "cpu"), candidates, exact, first_order)
     peak, seconds = peak_and_seconds(work, ranks)
-    mapped = 3 * 4 * size.parameters if ranks == 1 else 0
     needed = rank_bytes(size, options, ranks=ranks, exact=exact, first_order=first_order, tokens=512, device="cpu")
     return {
         "ranks": ranks,
         "method": method,
-        "mib": round((peak - imports + mapped) / 2**20),
+        "mib": round((peak - imports) / 2**20),
         "formula_mib": round(needed / 2**20),
         "seconds": round(seconds, 2),
     }
 
 
 def peak_and_seconds(work: Work, ranks: int) -> tuple[int, float]:
-    """Most anonymous memory of any of the processes that score, and their seconds a candidate."""
+    """Most memory of any of the processes that score, and their seconds a candidate."""
     from stages.influence.ranked import RankedScorer
 
     if ranks > 1:
@@ -152,16 +151,15 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(POLL_S):
-            self.peak = max([self.peak, *map(_anonymous, self.processes)])
+            self.peak = max([self.peak, *map(_resident, self.processes)])
 
 
-def _anonymous(process: int) -> int:
+def _resident(process: int) -> int:
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
-    return 1024 * int(found[0]) if found else 0
+    return 1024 * sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon", "RssFile")))
 
 
 if __name__ == "__main__":
