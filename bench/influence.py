@@ -75,22 +75,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rows: under 10 minutes on two cores")
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
-    parser.add_argument("--references", type=int, help="reference rows; 16 with --quick, else 32")
+    parser.add_argument("--references", type=int, help="reference rows; 12 with --quick, else 32")
     parser.add_argument(
         "--oracle-references", type=int, help="of these, those that the truth is taken on; 8 with --quick, else all"
     )
-    parser.add_argument("--candidates", type=int, help="candidates; 8 with --quick, else 12")
+    parser.add_argument("--candidates", type=int, help="candidates; 6 with --quick, else 12")
     parser.add_argument(
         "--share", type=int, default=1, help="time the passes over the reference on one of so many of their batches"
     )
     parser.add_argument("--lr", type=float, default=5e-6, help="learning rate of the probes' step")
     options = parser.parse_args()
-    references = options.references or (16 if options.quick else 32)
-    candidates = options.candidates or (8 if options.quick else 12)
+    references = options.references or (12 if options.quick else 32)
+    candidates = options.candidates or (6 if options.quick else 12)
     given, bundled = (
         [json.loads(line) for line in path.read_text().splitlines()] for path in (options.reference, BUNDLED)
     )
-    warm_up_rows = WARM_UP_ROWS * WARM_UP_STEPS
+    warm_up_rows = WARM_UP_ROWS * (4 if options.quick else WARM_UP_STEPS)
     taken = references if options.reference == BUNDLED else 0
     if references < GROUPS or len(given) < references or len(bundled) < taken + candidates + warm_up_rows:
         print(
@@ -107,7 +107,7 @@ def main() -> int:
             bundled[-warm_up_rows:],
             oracle_references=options.oracle_references or (GROUPS if options.quick else references),
             lr=options.lr,
-            lengths=(128, 512) if options.quick else Setup.lengths,
+            lengths=(256,) if options.quick else Setup.lengths,
             share=options.share,
         )
         alone(warm_up, setup)
@@ -148,7 +148,8 @@ def warm_up(setup: Setup) -> None:
     model.config.save_pretrained(setup.checkpoint)
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_LR, weight_decay=0.0)
     examples = encode(setup, setup.warm_up, 128)
-    for step in range(WARM_UP_STEPS):
+    steps = len(setup.warm_up) // WARM_UP_ROWS
+    for step in range(steps):
         optimizer.zero_grad()
         for example in examples[step * WARM_UP_ROWS :][:WARM_UP_ROWS]:
             ids = torch.tensor([example.ids], device=device())
@@ -160,7 +161,7 @@ def warm_up(setup: Setup) -> None:
         weights={name: p.detach() for name, p in named.items()},
         exp_avg={name: optimizer.state[p]["exp_avg"] for name, p in named.items()},
         exp_avg_sq={name: optimizer.state[p]["exp_avg_sq"] for name, p in named.items()},
-        step=WARM_UP_STEPS,
+        step=steps,
         lr=WARM_UP_LR,
         betas=(0.9, 0.999),
         eps=1e-8,
