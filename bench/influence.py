@@ -269,8 +269,8 @@ def run_exact(setup: Setup) -> dict[str, Any]:
         seconds = found.seconds * sum(each.tokens for each in batches) / sum(each.tokens for each in some)
         passes[name] = Beside(seconds, found.rate)
     # Each part at its own rate: a pass over all rows takes minutes.
-    needed = passes["exact"].share(flops(probe.loss.model, reference)) * passes["exact"].seconds
-    needed += step.share(3 * flops(probe.loss.model, candidates[:1])) * step.seconds
+    needed = flops(probe.loss.model, reference) / passes["exact"].rate
+    needed += 3 * flops(probe.loss.model, candidates[:1]) / step.rate
     exact_s = step.seconds + passes["exact"].seconds
     return {
         "base_s": passes["exact"].seconds,

@@ -124,19 +124,20 @@ def read_config(folder: Path) -> Any:
     """The folder's Hugging Face configuration; BAD_DATA where it has none that can be read."""
     from transformers import AutoConfig
 
-    return _from_pretrained(AutoConfig, folder, "not a Hugging Face model")
+    return from_pretrained(AutoConfig, folder, "not a Hugging Face model")
 
 
 def read_tokenizer(folder: Path) -> Any:
     """The folder's tokenizer; BAD_DATA where it has none that can be read."""
     from transformers import AutoTokenizer
 
-    return _from_pretrained(AutoTokenizer, folder, "no tokenizer that can be read")
+    return from_pretrained(AutoTokenizer, folder, "no tokenizer that can be read")
 
 
-def _from_pretrained(kind: Any, folder: Path, message: str) -> Any:
+def from_pretrained(kind: Any, folder: Path, message: str, **arguments: Any) -> Any:
+    """What a transformers class (`kind`) reads out of the folder; BAD_DATA with the message where it cannot."""
     try:
-        return kind.from_pretrained(folder)
+        return kind.from_pretrained(folder, **arguments)
     except Exception as error:  # of damaged files anything comes, from an OSError to an AttributeError
         raise _bad(f"{message}: {type(error).__name__}: {error}", str(folder)) from error
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from stages.contract.errors import bad_data
 from stages.influence.attention import Attention
 from stages.influence.examples import Encoder
 from stages.influence.loss import StudentLoss
+from stages.influence.state import from_pretrained
 
 
 def open_student(
@@ -29,12 +29,9 @@ def open_student(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
-    except Exception as error:  # of damaged files anything comes, from an OSError to an AttributeError
-        problem = f"not a model that can be loaded: {type(error).__name__}: {error}"
-        raise bad_data(problem, where=str(folder)) from error
+    problem = "not a model that can be loaded"
+    tokenizer = from_pretrained(AutoTokenizer, folder, problem)
+    model = from_pretrained(AutoModelForCausalLM, folder, problem, dtype=getattr(torch, precision))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     config = model.config.get_text_config()
     # Positions that a student has never seen would give a loss that means nothing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.contract.errors import ExitCode, StageError
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
-from tests.influence.stages import NO_EMBEDDING
+from tests.influence.stages import NO_EMBEDDING, with_a_word_more
 from tests.support import model_input, publish, run_stage, tiny_llama
 
 ROWS = [
@@ -85,10 +84,7 @@ def test_a_folder_that_is_no_model_is_bad_data(file_store: Store, tmp_path: Path
 def test_a_reference_row_beyond_the_students_vocabulary_is_named(
     file_store: Store, tiny_model: Path, tmp_path: Path
 ) -> None:
-    student = shutil.copytree(tiny_model, tmp_path / "student")
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    tokenizer.add_tokens([NO_EMBEDDING])
-    tokenizer.save_pretrained(student)
+    student = with_a_word_more(tiny_model, tmp_path / "student")
     rows = [*ROWS, {"ref_id": "new", "instruction": "Say it.", "response": f"A {NO_EMBEDDING} is."}]
     reference = publish(file_store, "prepare", tables={"heldout": pa.Table.from_pylist(rows)})
     with pytest.raises(StageError, match="reference row new: outside_vocabulary") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ def sick_checkpoint(folder: Path) -> Path:
     for word, value in ((NO_LOSS, 3e38), (NO_GRADIENT, 3e38 / math.sqrt(HIDDEN))):
         embeddings[tokenizer.convert_tokens_to_ids(word)] = value
     state.save(folder)
+    return folder
+
+
+def with_a_word_more(model: Path, folder: Path) -> Path:
+    """A copy of `model` whose tokenizer knows `NO_EMBEDDING` besides."""
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([NO_EMBEDDING])
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -16,7 +16,7 @@ from stages.contract.task import Input
 from stages.signals.rows import COLUMNS
 from stages.training.export import changed_share, write_state
 from tests.influence.builders import warmed_up
-from tests.influence.stages import NO_EMBEDDING
+from tests.influence.stages import NO_EMBEDDING, with_a_word_more
 from tests.signals.rows import SCORED, candidates, responses
 from tests.support import model_input, publish, run_stage
 
@@ -89,10 +89,7 @@ def test_a_row_that_cannot_be_scored_keeps_its_place_with_a_reason(file_store: S
 def test_a_row_beyond_the_students_vocabulary_keeps_its_place_with_a_reason(
     file_store: Store, tiny_model: Path, tmp_path: Path
 ) -> None:
-    student = shutil.copytree(tiny_model, tmp_path / "student")
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    tokenizer.add_tokens([NO_EMBEDDING])
-    tokenizer.save_pretrained(student)
+    student = with_a_word_more(tiny_model, tmp_path / "student")
     rows: list[dict[str, object]] = [*candidates()]
     rows[1] = {**rows[1], "response": f"A {NO_EMBEDDING} is."}
     found = losses(file_store, model_input(student), rows=rows).table().to_pylist()
