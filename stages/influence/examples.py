@@ -50,6 +50,13 @@ class Unusable:
     detail: str
 
 
+def within_context(config: Any, max_tokens: int = sys.maxsize) -> int:
+    """`max_tokens`, or a student's context where that is shorter: positions that it has never seen would give a loss
+    that means nothing."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(max_tokens, int(longest or max_tokens))
+
+
 class Encoder:
     """Turns rows into examples with one tokenizer.
 

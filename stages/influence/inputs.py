@@ -45,7 +45,7 @@ def opened(context: StageContext) -> Iterator[Probes]:
         StageError: BAD_DATA for a broken checkpoint or a reference row that cannot be scored; OUT_OF_MEMORY where all
             GPUs together are too small, with the figures.
     """
-    from stages.influence.examples import Encoder
+    from stages.influence.examples import Encoder, within_context
     from stages.influence.state import read_config, read_tokenizer
 
     settings: ProbeSettings = context.settings
@@ -53,9 +53,8 @@ def opened(context: StageContext) -> Iterator[Probes]:
     folder = context.folder("checkpoint")
     with context.meter.phase("load"):
         config = read_config(folder).get_text_config()
-        longest = min(settings.max_tokens, getattr(config, "max_position_embeddings", None) or settings.max_tokens)
+        longest = within_context(config, settings.max_tokens)
         if longest < settings.max_tokens:
-            # Positions that a student has never seen would give a loss that means nothing.
             context.log.warning("max_tokens is more than the student's context", context=longest)
         encoder = Encoder(read_tokenizer(folder), longest, config.vocab_size)
         examples = encoder.encode_reference((row["ref_id"], row["instruction"], row["response"]) for row in reference)

@@ -24,7 +24,6 @@ measures it.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from torch import Tensor
 
 from stages.influence.adam import Adam
 from stages.influence.dither import Dither
-from stages.influence.examples import Example
+from stages.influence.examples import Example, within_context
 from stages.influence.gradient import FirstOrderSum, ReferenceGradient, group_rows, reference_gradient
 from stages.influence.graphs import Graphs, Work
 from stages.influence.loss import StudentLoss, not_finite
@@ -102,8 +101,7 @@ class Prober:
         self._batches = self.loss.batches(self.reference)
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
         captured = self.options.cuda_graphs and not self.options.gradient_checkpointing and self.ranks.count == 1
-        longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
-        self._graphs = Graphs(self.device, longest, wanted=captured)
+        self._graphs = Graphs(self.device, within_context(model.config), wanted=captured)
         self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property

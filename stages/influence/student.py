@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from stages.influence.attention import Attention
-from stages.influence.examples import Encoder
+from stages.influence.examples import Encoder, within_context
 from stages.influence.loss import StudentLoss
 from stages.influence.state import from_pretrained
 
@@ -33,8 +33,6 @@ def open_student(
     tokenizer = from_pretrained(AutoTokenizer, folder, problem)
     model = from_pretrained(AutoModelForCausalLM, folder, problem, dtype=getattr(torch, precision))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    config = model.config.get_text_config()
-    # Positions that a student has never seen would give a loss that means nothing.
-    longest = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
-    encoder = Encoder(tokenizer, longest, config.vocab_size)
+    longest = within_context(model.config, max_tokens)
+    encoder = Encoder(tokenizer, longest, model.config.get_text_config().vocab_size)
     return encoder, StudentLoss(model, attention=attention, pack_tokens=pack_tokens)
