@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from stages.contract.catalog import STAGES
 from stages.contract.clock import now, stamp
 from stages.contract.context import StageContext
 from stages.contract.errors import ExitCode, StageError, bad_settings, unforeseen
@@ -24,6 +25,7 @@ from stages.contract.outcome import INDEX_VARIABLE, Outcome, outcome_key
 from stages.contract.pods import ALONE, Pods, read_pods
 from stages.contract.store import Store
 from stages.contract.task import Task, open_task
+from stages.imports import leave_out_sklearn
 
 
 def execute(uri: str, index: int | None = None) -> int:
@@ -94,6 +96,8 @@ def _run_stage(context: StageContext) -> None:
     phase = "failed"
     try:
         if read_shard(context.store, context.task.output, context.shard) is None:
+            if context.task.stage in STAGES:  # somebody else's may want it
+                leave_out_sklearn()
             module = import_module(context.spec.entry)
             module.run(context)
             context.meter.peak(_peak_memory_bytes())

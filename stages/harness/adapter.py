@@ -16,6 +16,7 @@ from stages.contract.errors import bad_settings
 from stages.generation.engines.context import context_length
 from stages.generation.engines.vllm import cpu_options
 from stages.harness.settings import BUNDLED, HarnessSettings
+from stages.imports import bring_back_sklearn
 
 _LONGEST_ON_CPU = 2048  # tokens of prompt and output, where vLLM runs on a CPU and nothing else is asked for
 _KV_CACHE_GIB = 1.0
@@ -85,6 +86,7 @@ def documents(task: str, settings: HarnessSettings) -> Iterator[tuple[str, list[
 
 def _known(task: str, settings: HarnessSettings) -> tuple[Any, str | dict[str, Any]]:
     """lm-eval's list of tasks, and what it knows the task by."""
+    bring_back_sklearn()  # some of its metrics and tasks
     try:
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from stages.contract.errors import ExitCode, StageError, unforeseen
 from stages.distributed import end_with, free_port, rank_environment, threads_a_rank, use_gloo
+from stages.imports import leave_out_sklearn
 from stages.influence.examples import Example
 from stages.influence.results import ExactResult, FirstOrderResult
 from stages.influence.scorer import Base, LocalScorer, Scoring
@@ -138,6 +139,7 @@ def _serve(connection: Connection, scoring: Scoring, environment: dict[str, str]
         signal.signal(number, signal.SIG_IGN)
     end_with(parent)
     os.environ.update(environment)
+    leave_out_sklearn()
     try:
         scorer = _scorer(scoring, threads)
         connection.send(("answer", _READY))

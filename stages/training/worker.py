@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stages.contract.errors import ExitCode, StageError, unforeseen
 from stages.distributed import end_with
+from stages.imports import leave_out_sklearn
 from stages.training.job import Job, Outcome, write_whole
 
 
@@ -16,6 +17,7 @@ def main(path: Path) -> int:
     job = Job.model_validate_json(path.read_text())
     rank = int(os.environ["RANK"])
     end_with(job.parent)
+    leave_out_sklearn()
     try:
         from stages.training.work import work
 
