@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kubernetes import client
@@ -12,6 +14,21 @@ from tests.cluster.access import fresh_namespace, open_cluster
 from tests.cluster.loop import Loop
 from tests.cluster.machine import check_programs, controller_image, image_under_test
 from tests.cluster.release import Release
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The loop's tests come last: it takes many minutes, and `begun_early` begins it before all others."""
+    items.sort(key=_of_the_loop)
+
+
+def _of_the_loop(item: pytest.Item) -> bool:
+    return item.path == Path(__file__).with_name("test_loop.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun_early(request: pytest.FixtureRequest) -> None:
+    if os.environ.get("KUBECONFIG") and any(map(_of_the_loop, request.session.items)):
+        request.getfixturevalue("loop")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +56,7 @@ def release(cluster: client.ApiClient) -> Iterator[Release]:
 
 @pytest.fixture(scope="session")
 def loop(cluster: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
-    """The loop with real stages under the controller's own image, begun: it goes on beside the tests of faults."""
+    """The loop with real stages under the controller's own image, begun: it goes on beside the other tests."""
     check_programs()
     found = Release(f"montessori-loop-{uuid.uuid4().hex[:8]}", image_under_test(), controller_image())
     try:

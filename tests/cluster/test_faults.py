@@ -17,13 +17,6 @@ from tests.cluster.machine import OUTAGE_S, RUN_S, Json, await_, in_node, kubect
 from tests.cluster.release import MARK, MODELS, Release, undisturbed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def begun_early(request: pytest.FixtureRequest) -> None:
-    """Begins the loop of test_loop.py, if that is asked for as well: it takes minutes, beside these tests."""
-    if any(item.path.name == "test_loop.py" for item in request.session.items):
-        request.getfixturevalue("loop")
-
-
 def pod_is_gone(release: Release, pod: Json) -> bool:
     found = release.client.get("pods", pod["metadata"]["name"])
     return found is None or found["metadata"]["uid"] != pod["metadata"]["uid"]
