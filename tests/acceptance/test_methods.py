@@ -25,6 +25,7 @@ def test_all_methods_share_what_is_the_same_and_end_in_one_table(tmp_path: Path)
     short = {"epochs": 1}
     with serving(rated) as server:
         values = recipe(tmp_path)
+        many = {"engine": values["instructions"]["engine"] | {"batch_size": 32}, "chunk_rows": 10}
         path = write(
             tmp_path,
             "methods",
@@ -36,7 +37,7 @@ def test_all_methods_share_what_is_the_same_and_end_in_one_table(tmp_path: Path)
             dpo=values["dpo"] | short,
             sft=values["sft"] | short,
             influence=values["influence"] | {"ranks": 1},
-            instructions=values["instructions"] | {"prompts": 40},
+            instructions=values["instructions"] | many | {"prompts": 40},
             reseed={"least_seeds": 2, "share": 1.0},
             fresh={"instructions": {"prompts": 40, "seed": 1}, "curate": {"most_rows": 6, "least_rows": 1}},
             budget={"match": "rows", "least_rows": 1},

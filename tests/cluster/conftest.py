@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def loop(cluster: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) ->
     check_programs()
     found = Release(f"montessori-loop-{uuid.uuid4().hex[:8]}", image_under_test(), controller_image())
     try:
-        yield Loop(found, tmp_path_factory.mktemp("loop"))
+        with closing(Loop(found, tmp_path_factory.mktemp("loop"))) as loop:
+            yield loop
     finally:
         found.close()

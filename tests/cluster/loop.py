@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 from flow.runstate import read_resolved
@@ -26,7 +27,10 @@ PODS = {
 
 
 class Loop:
-    """Begun in the cluster at once; `cluster` waits for the digests of what it made, `local` makes the same here."""
+    """Begun in the cluster at once, and on this machine when it is over there, both beside whatever else goes on.
+
+    Not side by side: where the cluster's node is this machine, neither would end beside the other.
+    """
 
     def __init__(self, release: Release, folder: Path) -> None:
         self.release = release
@@ -35,16 +39,34 @@ class Loop:
         values = tiny.recipe(folder)
         self.recipe = tiny.write(folder, NAME, values, run=values["run"] | {"pods": PODS})
         self.submitted = release.cli("submit", str(self.recipe), "-n", release.namespace)
-        threading.Thread(target=self._disturb, daemon=True).start()
+        self._here: Future[dict[str, str]] = Future()
+        self._process: subprocess.Popen[str] | None = None
+        for work in (self._disturb, self._repeat):
+            threading.Thread(target=work, daemon=True).start()
 
     def local(self) -> dict[str, str]:
-        """After the cluster's: where its node is this machine, neither would end beside the other."""
-        self.cluster()
+        """The digests of what this machine made."""
+        self.cluster()  # which says why it did not end
+        return self._here.result(LOOP_S)
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()  # it stops its stages
+            self._process.wait(REQUEST_S)
+
+    def _repeat(self) -> None:
+        try:
+            await_(lambda: self.release.phase(NAME) == "Succeeded", LOOP_S, "the end of the cluster's loop")
+            self._here.set_result(self._run())
+        except BaseException as error:
+            self._here.set_exception(error)
+
+    def _run(self) -> dict[str, str]:
         # As many ranks in one process each as there are pods.
         ranks = [text for stage in TRAININGS for text in ("--set", f"{stage}.ranks={tiny.RANKS}")]
         own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # a pod has none set
         store, command = self.folder / "store", [sys.executable, "-m", "k8s.cli", "run", str(self.recipe)]
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [*command, *ranks, "--store", str(store), "--to", str(self.folder / "runs")],
             cwd=REPOSITORY,
             env=own,
@@ -52,13 +74,8 @@ class Loop:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        try:
-            out, _ = process.communicate(timeout=LOOP_S)
-        finally:
-            if process.poll() is None:
-                process.terminate()  # it stops its stages
-                process.communicate(timeout=REQUEST_S)
-        assert process.returncode == 0, out[-3000:]
+        out, _ = self._process.communicate()
+        assert self._process.returncode == 0, out[-3000:]
         return _digests(FileStore(store))
 
     def cluster(self) -> dict[str, str]:
