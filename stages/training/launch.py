@@ -1,6 +1,6 @@
 """Running a training in processes of its own, and keeping its checkpoints in the store while it goes on.
 
-The stage's process imports no torch: it writes the rows to scratch, starts one process a rank (torchrun for several,
+The stage's process computes nothing: it writes the rows to scratch, starts one process a rank (torchrun for several,
 none in between for one), passes on progress and checkpoints, and turns what the processes leave behind into figures or
 an error. SIGTERM reaches the training as a file, not as a signal: torchrun would kill its workers 30 s after one, which
 is too short for a large checkpoint. The processes are a session of their own, and end when this process is gone.
