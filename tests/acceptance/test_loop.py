@@ -108,19 +108,16 @@ class Workplace:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A run whose runner was killed while candidates were scored, and which the same command then ended.
-
-    Not while vLLM writes: it needs minutes to start twice (tests/instructions kills a generation).
-    """
+    """A run whose runner was killed while vLLM wrote responses, and which the same command then ended."""
     place = Workplace(tmp_path_factory.mktemp("loop"))
     process = place.start()
-    place.await_(lambda: len(place.chunks("influence")) >= 2, process)
+    place.await_(lambda: len(place.chunks("responses")) >= 2, process)
     process.kill()
     process.communicate()
-    written = place.chunks("influence")
+    written = place.chunks("responses")
     out = place.run()
-    assert "it1.responses: done (cached)" in out, "what was complete ran again"
-    assert {name: place.chunks("influence")[name] for name in written} == written, "committed chunks were written again"
+    assert "it1.instructions: done (cached)" in out, "what was complete ran again"
+    assert {name: place.chunks("responses")[name] for name in written} == written, "committed chunks were written again"
     return place
 
 
@@ -196,8 +193,8 @@ def test_a_row_is_traced_to_its_prompt_teacher_pairs_and_checkpoint(finished: Wo
 
 def test_a_dead_shard_has_left_its_log(finished: Workplace) -> None:
     # By default the latest attempt's; the first one is the process that was killed.
-    assert '"event": "done"' in finished.ask("logs", "it1.influence")
-    assert "probing" in finished.ask("logs", "it1.influence", "--attempt", "1")
+    assert '"event": "done"' in finished.ask("logs", "it1.responses")
+    assert "engine ready" in finished.ask("logs", "it1.responses", "--attempt", "1")
 
 
 def test_results_can_be_written_again_elsewhere(finished: Workplace, output: Path, tmp_path: Path) -> None:

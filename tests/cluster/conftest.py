@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,18 +17,12 @@ from tests.cluster.release import Release
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The loop's tests come last: it takes many minutes, and `begun_early` begins it before all others."""
+    """The loop's tests come last: it takes many minutes, and `release` begins it before all others."""
     items.sort(key=_of_the_loop)
 
 
 def _of_the_loop(item: pytest.Item) -> bool:
     return item.path == Path(__file__).with_name("test_loop.py")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def begun_early(request: pytest.FixtureRequest) -> None:
-    if os.environ.get("KUBECONFIG") and any(map(_of_the_loop, request.session.items)):
-        request.getfixturevalue("loop")
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +38,14 @@ def namespace(cluster: client.ApiClient, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.fixture(scope="session")
-def release(cluster: client.ApiClient) -> Iterator[Release]:
-    """The chart in a namespace of its own, with MinIO and a controller that runs real and toy graphs."""
+def release(cluster: client.ApiClient, request: pytest.FixtureRequest) -> Iterator[Release]:
+    """The chart in a namespace of its own, with MinIO and a controller that runs real and toy graphs.
+
+    Begins the loop, if that is asked for as well.
+    """
     check_programs()
+    if any(map(_of_the_loop, request.session.items)):
+        request.getfixturevalue("loop")
     found = Release(f"montessori-test-{uuid.uuid4().hex[:8]}", image_under_test())
     try:
         yield found
