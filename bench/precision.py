@@ -37,7 +37,7 @@ from bench.machine import describe, device, results, save, timed
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RATES = (5e-6, 1e-5, 1e-4, 1e-3)
-NOISY = 2  # candidates that σ is measured on
+NOISY = 4  # candidates that σ is measured on
 
 
 def main() -> int:

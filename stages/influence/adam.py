@@ -20,7 +20,7 @@ example. (torch.optim.AdamW's order of operations; decoupled decay, arXiv 1711.0
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,8 @@ class Adam:
     def __init__(self, step: AdamStep, device: torch.device) -> None:
         self.step = step
         self.block = _BLOCK.get(device.type, _BLOCK_ACCELERATOR)
-        self._scratch = [torch.empty(self.block, dtype=torch.float32, device=device) for _ in range(3)]
+        self._root, self._value = torch.empty(2, self.block, device=device)
+        self._directions = torch.empty(1, self.block, device=device)
 
     def updated(
         self,
@@ -93,8 +94,8 @@ class Adam:
         `out` may be `weight` itself.
         """
         out, weight = out.view(-1), weight.view(-1)
-        for part, direction in self.directions(m, v, gradient):
-            value = self._scratch[2][: len(direction)]
+        for part, (direction,) in self.directions(m, v, [gradient]):
+            value = self._value[: len(direction)]
             torch.mul(weight[part], self.step.keep, out=value).sub_(direction, alpha=self.step.rate)
             if dither is not None:
                 dither.apply(value, out.dtype, f"{name}:{part.start}")
@@ -104,25 +105,37 @@ class Adam:
         """Writes θ itself into `out`, rounded as `updated` rounds θ'."""
         out, weight = out.view(-1), weight.view(-1)
         for part in self._parts(len(weight)):
-            value = self._scratch[2][: part.stop - part.start].copy_(weight[part])
+            value = self._value[: part.stop - part.start].copy_(weight[part])
             if dither is not None:
                 dither.apply(value, out.dtype, f"{name}:{part.start}")
             out[part].copy_(value)
 
-    def directions(self, m: Tensor, v: Tensor, gradient: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """(slice, (θ·keep − θ')/rate there) over the flattened parameter; scratch, valid until the next one."""
+    def directions(
+        self, m: Tensor, v: Tensor, gradients: Sequence[Tensor | None], *, rows: int = 1
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """(slice, (θ·keep − θ')/rate there [rows, size]) over the flattened parameter; scratch, until the next one.
+
+        A row for each gradient, and rows of zeros where more are asked for.
+        """
         m, v, step = m.view(-1), v.view(-1), self.step
-        gradient = None if gradient is None else gradient.reshape(-1)
+        flat = [None if gradient is None else gradient.reshape(-1) for gradient in gradients]
+        rows = max(rows, len(flat))
+        if len(self._directions) < rows:
+            self._directions = self._directions.new_empty(rows, self.block)
+        self._directions[len(flat) : rows, : len(m)] = 0
         for part in self._parts(len(m)):
-            out, root = (scratch[: part.stop - part.start] for scratch in self._scratch[:2])
-            if gradient is None:
-                torch.mul(m[part], step.beta1, out=out)
-                torch.sqrt(v[part], out=root)
-            else:
-                g = gradient[part]
-                torch.lerp(m[part], g, 1 - step.beta1, out=out)
-                torch.addcmul(v[part], g, g, value=step.square_weight, out=root).sqrt_()
-            yield part, out.div_(root.add_(step.root_eps))
+            size = part.stop - part.start
+            root = self._root[:size]
+            for gradient, out in zip(flat, self._directions[:, :size], strict=False):
+                if gradient is None:
+                    torch.mul(m[part], step.beta1, out=out)
+                    torch.sqrt(v[part], out=root)
+                else:
+                    g = gradient[part]
+                    torch.lerp(m[part], g, 1 - step.beta1, out=out)
+                    torch.addcmul(v[part], g, g, value=step.square_weight, out=root).sqrt_()
+                out.div_(root.add_(step.root_eps))
+            yield part, self._directions[:rows, :size]
 
     def _parts(self, size: int) -> Iterator[slice]:
         for start in range(0, size, self.block):

@@ -107,11 +107,14 @@ def group_rows(rows: int, groups: int, seed: int = 0) -> list[list[int]]:
     return [order[start::groups] for start in range(groups)]
 
 
-class FirstOrderSum:
-    """∇L_R · θ'/rate up to a constant, gathered parameter by parameter while a candidate's backward pass hands its
-    gradients over: the difference of two of them is −∇L_R · (θ' − θ̄)/rate, since decay is the same in both.
+class FirstOrderSums:
+    """∇L_R · θ'/rate of up to so many candidates, each up to the same constant, gathered parameter by parameter while
+    backward passes hand gradients over: the difference of two of them is −∇L_R · (θ' − θ̄)/rate, since decay is the same
+    in both.
 
-    Sums of blocks are fp32, sums over blocks fp64. A rank gathers its own part of the sums, and the parts add up.
+    A block of m, v and the reference gradients is read from memory once for all candidates. Sums of blocks are fp32,
+    sums over blocks fp64, and a candidate's do not depend on what stands beside it. A rank gathers its own part of the
+    sums, and the parts add up.
     """
 
     def __init__(
@@ -120,21 +123,25 @@ class FirstOrderSum:
         adam: Adam,
         exp_avg: dict[str, Tensor],
         exp_avg_sq: dict[str, Tensor],
+        candidates: int,
     ) -> None:
         self._reference, self._adam, self._m, self._v = reference, adam, exp_avg, exp_avg_sq
         device = next(iter(reference.whole.values())).device
-        self._whole = torch.zeros((), dtype=torch.float64, device=device)
-        self._groups = torch.zeros(len(reference.shares), dtype=torch.float64, device=device)
+        self._whole = torch.zeros(candidates, dtype=torch.float64, device=device)
+        self._groups = torch.zeros(candidates, len(reference.shares), dtype=torch.float64, device=device)
 
-    def consume(self, name: str, gradient: Tensor | None) -> None:
-        """Adds one parameter's part; no gradient is a gradient of zero."""
+    def consume(self, name: str, gradients: Sequence[Tensor | None]) -> None:
+        """Adds one parameter's part of the first candidates; no gradient is a gradient of zero."""
         whole, groups = self._reference.whole[name], self._reference.groups.get(name)
-        for part, direction in self._adam.directions(self._m[name], self._v[name], gradient):
-            # On a CPU a matrix of one column is faster than torch.mv, and product and sum than torch.dot.
+        rows = len(self._whole)  # always, because sums are rounded otherwise over fewer
+        for part, directions in self._adam.directions(self._m[name], self._v[name], gradients, rows=rows):
+            # On a CPU product and sum are faster than torch.mv and torch.dot, and more precise: what is added is large
+            # beside the difference that a score is.
             if groups is not None:
-                self._groups += torch.mm(groups[:, part].float(), direction[:, None])[:, 0]
-            self._whole += direction.mul_(whole[part]).sum()
+                self._groups += torch.mm(groups[:, part].float(), directions.T).T
+            self._whole += directions.mul_(whole[part]).sum(1)
 
-    def sums_there(self) -> Tensor:
-        """This rank's part of the whole dot product and of those of the groups, fp64 [1 + K], yet on the device."""
-        return torch.cat([self._whole[None], self._groups])
+    def there(self) -> Tensor:
+        """This rank's part of the whole dot products and of those of the groups, fp64 [candidates, 1 + K], yet on the
+        device."""
+        return torch.cat([self._whole[:, None], self._groups], 1)

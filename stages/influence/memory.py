@@ -6,6 +6,7 @@ With P parameters over N ranks:
     reference gradient    4 P/N (2 in bf16)
     K groups of it        2 K P/N (4 on a CPU)
     θ'                    4 P/N (2 in bf16), once anything is scored exactly
+    candidates' gradients 12 P, in first order on a CPU (`in_turn`)
 
 and while the reference gradient is taken, once: θ̄ 4 P/N, its sums 4 P/N (8 beside groups) and the groups; m and v then
 wait in the host's memory. A CPU has no other memory for them to wait in. The audit's noise takes a second reference
@@ -75,6 +76,15 @@ def student_size(folder: Path) -> StudentSize:
     )
 
 
+def in_turn(device: str, ranks: int) -> int:
+    """How many candidates' gradients a rank gathers before it takes first order's dot products.
+
+    A CPU then reads m, v and the reference gradients from memory once for all of them. Over ranks what is held would
+    not be partitioned.
+    """
+    return 4 if device == "cpu" and ranks == 1 else 1
+
+
 def rank_bytes(
     size: StudentSize,
     options: ProbeOptions,
@@ -99,7 +109,8 @@ def rank_bytes(
     scored = forward * part if exact else 0
     group_bytes = kept * part * (_FP32 if device == "cpu" else _BF16) if first_order else 0
     gradient = _bytes(options.gradient_dtype) * part if first_order else 0
-    probing = 3 * _FP32 * part + group_bytes + gradient + scored
+    held = (in_turn(device, ranks) - 1) * _FP32 * part if first_order else 0
+    probing = 3 * _FP32 * part + group_bytes + gradient + scored + held
     taking = (4 if device == "cpu" else 1) * _FP32 * part + group_bytes + scored + (2 if kept else 1) * _FP32 * part
     if noise:
         probing, taking = probing + gradient + _FP32 * part, taking + gradient

@@ -15,7 +15,7 @@ the candidates of first order; for `exact` every rank computes the candidate's g
 
 Memory in fp32 models: θ, m, v (shared with the caller's state), θ' in forward_dtype once `exact` or a
 gradient is asked for, and 1 + gradient_groups for the reference gradient. A candidate's own gradient exists a
-parameter at a time. memory.py says it in bytes.
+parameter at a time, but where first order gathers some of them first. memory.py says it in bytes.
 
 Not guaranteed: that rounding is the same under another packing, thread count, device or number of ranks; `noise`
 measures it.
@@ -24,6 +24,7 @@ measures it.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,9 +38,10 @@ from torch import Tensor
 from stages.influence.adam import Adam
 from stages.influence.dither import Dither
 from stages.influence.examples import Example, within_context
-from stages.influence.gradient import FirstOrderSum, ReferenceGradient, group_rows, reference_gradient
+from stages.influence.gradient import FirstOrderSums, ReferenceGradient, group_rows, reference_gradient
 from stages.influence.graphs import Graphs, Work
 from stages.influence.loss import StudentLoss, not_finite
+from stages.influence.memory import in_turn
 from stages.influence.packing import Batch
 from stages.influence.ranks import Alone, Ranks, deal, sum_over
 from stages.influence.results import ExactResult, FirstOrderResult, ProbeOptions
@@ -102,6 +104,7 @@ class Prober:
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
         captured = self.options.cuda_graphs and not self.options.gradient_checkpointing and self.ranks.count == 1
         self._graphs = Graphs(self.device, within_context(model.config), wanted=captured)
+        self._in_turn = in_turn(self.device.type, self.ranks.count)
         self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property
@@ -160,7 +163,7 @@ class Prober:
 
     def first_orders_along(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """`first_orders` with a given reference gradient."""
-        count = self.ranks.count
+        count = self.ranks.count * self._in_turn
         starts = range(0, len(examples), count)
         return [found for start in starts for found in self._first_order_round(linear, examples[start : start + count])]
 
@@ -248,8 +251,8 @@ class Prober:
             )
         products = self._products(gradient)
         for name in self.state.weights:
-            products.consume(name, None)
-        return Linearised(gradient, self.ranks.sum(products.sums_there().cpu().numpy()))
+            products.consume(name, [None])
+        return Linearised(gradient, self.ranks.sum(products.there()[0].cpu().numpy()))
 
     @contextmanager
     def at(self, weights: dict[str, Tensor]) -> Iterator[None]:
@@ -262,23 +265,31 @@ class Prober:
             self._at_start = before
 
     def _first_order_round(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
-        """One candidate a rank; a rank without one repeats the first, to keep in step."""
-        mine = examples[self.ranks.rank] if self.ranks.rank < len(examples) else examples[0]
+        """A candidate a rank, some in turn; a rank without one repeats the first, to keep in step."""
+        count, rank = self.ranks.count, self.ranks.rank
+        turns = [examples[start : start + count] for start in range(0, len(examples), count)]
+        *before, last = [turn[rank] if rank < len(turn) else examples[0] for turn in turns]
+        held: dict[str, list[Tensor | None]] = defaultdict(list)
+
+        def parts(gradient: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * count if gradient is None else list(self.ranks.spread(gradient))
+
+        def hold(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
+            return (self.loss.gradient(batch, weights_R, lambda name, gradient: held[name].extend(parts(gradient))),)
 
         def work(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
-            gathered = [self._products(linear.gradient) for _ in range(self.ranks.count)]
+            products = self._products(linear.gradient)
 
             def consume(name: str, gradient: Tensor | None) -> None:
-                parts = [None] * len(gathered) if gradient is None else self.ranks.spread(gradient)
-                for products, part in zip(gathered, parts, strict=True):
-                    products.consume(name, part)
+                products.consume(name, [*held.pop(name, ()), *parts(gradient)])
 
             nll_L = self.loss.gradient(batch, weights_R, consume)
-            return nll_L, torch.stack([products.sums_there() for products in gathered])
+            return nll_L, products.there()[: count * len(turns)]
 
-        loss, (products,) = self._backward(mine, work, ("first order", id(linear)))
-        losses = np.zeros(self.ranks.count)
-        losses[self.ranks.rank] = loss
+        own = [self._backward(example, hold, None)[0] for example in before]
+        loss, (products,) = self._backward(last, work, ("first order", id(linear)))
+        losses = np.zeros((len(turns), count))
+        losses[:, rank] = [*own, loss]
         losses, *found = sum_over(self.ranks, [losses, *products.cpu().numpy()])
         return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
 
@@ -292,8 +303,9 @@ class Prober:
         reason = None if math.isfinite(score) else "non_finite_gradient"
         return FirstOrderResult(score, stderr, float(loss), reason, groups)
 
-    def _products(self, gradient: ReferenceGradient) -> FirstOrderSum:
-        return FirstOrderSum(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq)
+    def _products(self, gradient: ReferenceGradient) -> FirstOrderSums:
+        count = self.ranks.count * self._in_turn
+        return FirstOrderSums(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq, count)
 
     @cached_property
     def _drift_R(self) -> Floats:

@@ -44,9 +44,8 @@ def test_two_directions_differ_by_what_a_gradient_moves() -> None:
     weight, m, v, gradient = tensors((700, 400))
     truth = torch_step(weight, m, v, gradient) - torch_step(weight, m, v, 0 * gradient)
     adam, found = Adam(STEP, torch.device("cpu")), torch.empty(2, 700 * 400)
-    for number, given in enumerate((gradient, None)):
-        for part, direction in adam.directions(m, v, given):
-            found[number, part] = direction
+    for part, directions in adam.directions(m, v, [gradient, None]):
+        found[:, part] = directions
     moves = adam.step.rate * (found[1] - found[0])
     torch.testing.assert_close(moves.double(), truth.flatten(), rtol=1e-4, atol=1e-8)
 

@@ -87,8 +87,8 @@ def test_group_gradients_in_bf16_as_on_a_gpu_are_precise_enough_to_correct_with(
     groups |= {name: each.to(torch.bfloat16) for name, each in groups.items()}
     at_zero = coarse._products(coarse.linearised.gradient)
     for name in groups:
-        at_zero.consume(name, None)
-    coarse.linearised = replace(coarse.linearised, at_zero=at_zero.sums_there().numpy())
+        at_zero.consume(name, [None])
+    coarse.linearised = replace(coarse.linearised, at_zero=at_zero.there()[0].numpy())
     exact = [fine.exact(c) for c in candidates]
     scores, others = (
         [probe.correct(probe.first_order(c), e.nll)[0] for c, e in zip(candidates, exact, strict=True)]

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.contract.errors import ExitCode, StageError
 from stages.influence.examples import Example
+from stages.influence.memory import in_turn
 from stages.influence.results import ProbeOptions
 from stages.influence.scorer import LocalScorer, Scoring
 from stages.influence.scores import is_tie
@@ -110,6 +111,17 @@ def test_scores_do_not_depend_on_what_was_probed_before(state, reference, candid
         probe.first_order(candidate)
     assert probe.exact(candidates[3]).score == alone.exact(candidates[3]).score
     assert probe.first_order(candidates[3]).score == alone.first_order(candidates[3]).score
+
+
+def test_first_order_does_not_depend_on_what_is_scored_beside_it(state, reference, candidates) -> None:
+    probe = prober(state, reference)
+    assert 1 < in_turn("cpu", 1) < len(candidates)
+    alone = [probe.first_order(candidate) for candidate in candidates]
+    for order in (candidates, candidates[1:], candidates[::-1]):
+        for candidate, found in zip(order, probe.first_orders(order), strict=True):
+            expected = alone[candidates.index(candidate)]
+            assert (found.score, found.stderr, found.loss) == (expected.score, expected.stderr, expected.loss)
+            assert np.array_equal(found.groups, expected.groups)
 
 
 def test_exact_keeps_the_loss_of_every_reference_row(state, reference, candidates, oracle) -> None:
