@@ -76,9 +76,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rows: under 10 minutes on two cores")
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
     parser.add_argument("--references", type=int, help=f"reference rows; {GROUPS} with --quick, else 32")
-    parser.add_argument(
-        "--oracle-references", type=int, help="of these, those that the truth is taken on; all"
-    )
+    parser.add_argument("--oracle-references", type=int, help="of these, those that the truth is taken on; all")
     parser.add_argument("--candidates", type=int, help="candidates; 6 with --quick, else 12")
     parser.add_argument(
         "--share", type=int, default=1, help="time the passes over the reference on one of so many of their batches"

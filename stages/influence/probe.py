@@ -104,7 +104,6 @@ class Prober:
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
         captured = self.options.cuda_graphs and not self.options.gradient_checkpointing and self.ranks.count == 1
         self._graphs = Graphs(self.device, within_context(model.config), wanted=captured)
-        self._in_turn = in_turn(self.device.type, self.ranks.count)
         self._at_start = True  # whether the model has the weights that it was given
 
     @cached_property
@@ -163,7 +162,7 @@ class Prober:
 
     def first_orders_along(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """`first_orders` with a given reference gradient."""
-        count = self.ranks.count * self._in_turn
+        count = self._together
         starts = range(0, len(examples), count)
         return [found for start in starts for found in self._first_order_round(linear, examples[start : start + count])]
 
@@ -264,6 +263,12 @@ class Prober:
         finally:
             self._at_start = before
 
+    @property
+    def _together(self) -> int:
+        """Candidates whose first order is taken in one round, over all ranks."""
+        # A graph works on one: what it was captured with, gradients that another left among it, is what it reads again.
+        return self.ranks.count * (1 if self._graphs.on else in_turn(self.device.type, self.ranks.count))
+
     def _first_order_round(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """A candidate a rank, some in turn; a rank without one repeats the first, to keep in step."""
         count, rank = self.ranks.count, self.ranks.rank
@@ -288,9 +293,9 @@ class Prober:
 
         own = [self._backward(example, hold, None)[0] for example in before]
         loss, (products,) = self._backward(last, work, ("first order", id(linear)))
-        losses = np.zeros((len(turns), count))
-        losses[:, rank] = [*own, loss]
-        losses, *found = sum_over(self.ranks, [losses, *products.cpu().numpy()])
+        mine = np.zeros((len(turns), count))
+        mine[:, rank] = [*own, loss]
+        losses, *found = sum_over(self.ranks, [mine, *products.cpu().numpy()])
         return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
 
     def _first_order_result(self, linear: Linearised, loss: float, products: Floats) -> FirstOrderResult:
@@ -304,8 +309,7 @@ class Prober:
         return FirstOrderResult(score, stderr, float(loss), reason, groups)
 
     def _products(self, gradient: ReferenceGradient) -> FirstOrderSums:
-        count = self.ranks.count * self._in_turn
-        return FirstOrderSums(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq, count)
+        return FirstOrderSums(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq, self._together)
 
     @cached_property
     def _drift_R(self) -> Floats:
