@@ -77,14 +77,14 @@ def main() -> int:
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
     parser.add_argument("--references", type=int, help=f"reference rows; {GROUPS} with --quick, else 32")
     parser.add_argument("--oracle-references", type=int, help="of these, those that the truth is taken on; all")
-    parser.add_argument("--candidates", type=int, help="candidates; 6 with --quick, else 12")
+    parser.add_argument("--candidates", type=int, help="candidates; 4 with --quick, else 12")
     parser.add_argument(
         "--share", type=int, default=1, help="time the passes over the reference on one of so many of their batches"
     )
     parser.add_argument("--lr", type=float, default=5e-6, help="learning rate of the probes' step")
     options = parser.parse_args()
     references = options.references or (GROUPS if options.quick else 32)
-    candidates = options.candidates or (6 if options.quick else 12)
+    candidates = options.candidates or (4 if options.quick else 12)
     given, bundled = (
         [json.loads(line) for line in path.read_text().splitlines()] for path in (options.reference, BUNDLED)
     )

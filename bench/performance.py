@@ -74,8 +74,9 @@ def influence() -> Iterator[str]:
             (length, f"{row['seconds']:.2f}", f"{row['scores_alone']:.2f}", f"{row['floor']:.0%}")
             for length, row in each["first_order_by_tokens"].items()
         ]
-        yield "First order by the candidate's length:\n"
-        yield table(("tokens", "s", "s without error bars", "of the floor"), lengths)
+        if lengths:  # --quick times none
+            yield "First order by the candidate's length:\n"
+            yield table(("tokens", "s", "s without error bars", "of the floor"), lengths)
     draw(found[0])
     yield f"![seconds a candidate](figures/influence-speed.svg)\n\n{found[0]['machine']}, {found[0]['refs']} rows.\n"
 
