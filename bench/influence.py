@@ -285,7 +285,10 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     """Seconds of `first_order`, which do not depend on the reference rows once their gradient is there."""
     import numpy as np
 
+    from stages.influence.memory import in_turn
+
     reference, candidates = inputs(setup)
+    turn = in_turn(device(), ranks=1)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
     beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
@@ -298,17 +301,17 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
         """Of a candidate of so many tokens: seconds with error bars, seconds without, share of the floor."""
         ids = candidates[0].ids * (length // len(candidates[0].ids) + 1)
         example = replace(candidates[0], ids=ids[:length])
-        some = [example] * 4
-        _, seconds = timed(partial(probe.first_orders, some))
-        runs = [beside(partial(probe.first_orders_along, bare, some)) for _ in range(2)]
-        shares = [run.share(3 * flops(probe.loss.model, some)) for run in runs]
+        alike = [example] * turn
+        _, seconds = timed(partial(probe.first_orders, alike))
+        runs = [beside(partial(probe.first_orders_along, bare, alike)) for _ in range(2)]
+        shares = [run.share(3 * flops(probe.loss.model, alike)) for run in runs]
         return {
-            "seconds": round(seconds / len(some), 3),
-            "scores_alone": round(min(run.seconds for run in runs) / len(some), 3),
+            "seconds": round(seconds / turn, 3),
+            "scores_alone": round(min(run.seconds for run in runs) / turn, 3),
             "floor": round(statistics.median(shares), 3),
         }
 
-    probe.first_orders(candidates[:4])
+    probe.first_orders(candidates[:turn])
     # As the stage asks for them: many at once.
     first, first_s = timed(lambda: probe.first_orders(candidates))
     shares = [

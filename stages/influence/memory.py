@@ -6,7 +6,7 @@ With P parameters over N ranks:
     reference gradient    4 P/N (2 in bf16)
     K groups of it        2 K P/N (4 on a CPU)
     θ'                    4 P/N (2 in bf16), once anything is scored exactly
-    candidates' gradients 12 P, in first order on a CPU (`in_turn`)
+    candidates' gradients 12 P, in first order on a CPU of one rank (`in_turn`)
 
 and while the reference gradient is taken, once: θ̄ 4 P/N, its sums 4 P/N (8 beside groups) and the groups; m and v then
 wait in the host's memory. A CPU has no other memory for them to wait in. The audit's noise takes a second reference
