@@ -10,7 +10,7 @@ It is called by one thread at a time, with a list of the run's Jobs that is newe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -138,13 +138,15 @@ class Keeper:
         notices = self._carry_out_requests(by_node)
         observed = {name: self._observe(name, by_node.get(name, {})) for name in self._graph.nodes}
         decision = decide(self._graph, observed, self._limits)
+        if self._requests.waiting:  # for Jobs to end, also those of a run whose every artifact is complete
+            decision = replace(decision, actions=(), ended=False)
         started: set[str] = set()
         trouble: dict[str, Obstacle] = {}
         if decision.ended:
             # The last pods of what is complete still send their logs; they end by themselves.
             left = [jobs for name, jobs in by_node.items() if decision.states.get(name) is not State.DONE]
             self._settler.delete(job for each in left for job in each.values() if job.live)
-        elif not self._requests.waiting:
+        else:
             started, trouble = self._act(decision)
         seen = self._seen(decision, observed, by_node, started, trouble, obstacles, notices)
         self._at_work = frozenset(seen.working())

@@ -369,6 +369,25 @@ def test_a_request_stops_what_works_on_the_node_first(driver: Driver, cluster: F
     assert driver.to_the_end()["phase"] == "Succeeded"
 
 
+def test_a_request_is_not_lost_where_all_is_complete_and_pods_still_end(
+    driver: Driver, cluster: FakeCluster, store: Store
+) -> None:
+    for _ in ("numbers", "lines", "again"):
+        driver.turn()
+        cluster.compute()  # and their Jobs go on
+        assert driver.one.peek()
+    assert driver.turn()["phase"] == "Succeeded"
+    before = digests(store)
+    assert [job for job in cluster.jobs("again") if not job.get("status")]
+    cluster.change_run(NAME, rerun=[{"id": "e", "node": "lines", "down": True}])
+    status = driver.turn()
+    assert status["phase"] == "Running" and not status["rerun"]
+    ran: list[str] = []
+    status = driver.to_the_end(lambda task, shard: ran.append(task.node))
+    assert status["rerun"] == ["e"] and {"again", "lines"} <= set(ran)
+    assert digests(store) == before
+
+
 def test_a_request_for_a_node_that_is_not_there_is_told_and_hurts_nothing(driver: Driver, cluster: FakeCluster) -> None:
     cluster.change_run(NAME, rerun=[{"id": "d", "node": "nonsense"}])
     status = driver.to_the_end()
