@@ -30,7 +30,7 @@ class AuditSettings(ProbeSettings):
 
 SPEC = StageSpec(
     name="audit",
-    version=4,
+    version=5,
     settings=AuditSettings,
     about="first order against exact on a uniform sample, and the noise floor of both",
     inputs=("rows", "checkpoint", "reference"),

@@ -41,6 +41,7 @@ from stages.influence.examples import Example, within_context
 from stages.influence.gradient import FirstOrderSums, ReferenceGradient, group_rows, reference_gradient
 from stages.influence.graphs import Graphs, Work
 from stages.influence.loss import StudentLoss, not_finite
+from stages.influence.matmul import spacing
 from stages.influence.memory import in_turn
 from stages.influence.packing import Batch
 from stages.influence.ranks import Alone, Ranks, deal, sum_over
@@ -99,6 +100,7 @@ class Prober:
             gradient_checkpointing=self.options.gradient_checkpointing,
             ranks=self.ranks,
         )
+        self._rounding = Dither(self.options.seed, "score", spacing(self.options.products, self.device))
         self._weights_R = row_weights(self.reference_tokens, self.options.reduction)
         self._batches = self.loss.batches(self.reference)
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
@@ -207,7 +209,7 @@ class Prober:
 
         def consume(name: str, gradient: Tensor | None) -> None:
             own = None if gradient is None else self.ranks.own(gradient)
-            self._update(self._stepped, name, own, dither)
+            self._update(self._stepped, name, own, dither or self._rounding)
 
         def work(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
             return (self.loss.gradient(batch, weights_R, consume),)
@@ -222,9 +224,9 @@ class Prober:
 
     def start(self, dither: Dither | None = None) -> dict[str, Tensor]:
         """θ in the forward dtype, so that both sides of a difference are rounded alike; the next step overwrites it."""
-        return self._rounded(self._stepped, dither)
+        return self._rounded(self._stepped, dither or self._rounding)
 
-    def _rounded(self, out: dict[str, Tensor], dither: Dither | None) -> dict[str, Tensor]:
+    def _rounded(self, out: dict[str, Tensor], dither: Dither) -> dict[str, Tensor]:
         for name, weight in self.state.weights.items():
             self.adam.rounded(out[name], weight, dither, self._key(name))
         return out
@@ -340,7 +342,7 @@ class Prober:
     def _drifted(self, dither: Dither | None = None) -> dict[str, Tensor]:
         """θ̄ in the forward dtype, in the tensors of `step`."""
         for name in self.state.weights:
-            self._update(self._stepped, name, None, dither)
+            self._update(self._stepped, name, None, dither or self._rounding)
         return self._stepped
 
     @contextmanager

@@ -33,7 +33,7 @@ class ProbeOptions:
         corrected_groups: of these, the groups on which `corrected` evaluates.
         gradient_checkpointing: layers are computed again in the backward pass, for less memory.
         cuda_graphs: on a GPU kernels are asked for together; see graphs.py.
-        seed: of the groups.
+        seed: of the groups, and of the rounding to a coarser dtype or product (dither.py).
     """
 
     lr: float | None = None

@@ -99,7 +99,7 @@ class InfluenceSettings(ProbeSettings):
 
 SPEC = StageSpec(
     name="influence",
-    version=4,
+    version=5,
     settings=InfluenceSettings,
     about="what one optimiser step on each candidate does to the student's reference loss",
     inputs=("rows", "checkpoint", "reference"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.influence import matmul
 from stages.influence.audit import audit
+from stages.influence.dither import Dither
 from stages.influence.examples import Example
 from stages.influence.noise import drift_noise, exact_noise, first_order_noise
 from stages.influence.paper import paper_reference_loss, paper_score
@@ -22,7 +23,6 @@ from stages.influence.select import Scored, audit_sample, deciding
 from tests.influence.builders import examples, llama, prober
 from tests.influence.conftest import LR
 from tests.influence.oracle import Oracle
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -121,6 +121,46 @@ def test_exact_scores_sigma_is_as_large_as_the_errors_of_coarse_products(
         errors.append(np.subtract([probe.exact(c).score for c in given.candidates], given.exact))
         sigmas.append(exact_noise(probe, given.candidates, draws=2)["exact"])
     assert 0.4 < np.sqrt(np.mean(np.square(sigmas)) / np.mean(np.square(errors))) < 2.5
+
+
+@pytest.mark.parametrize(
+    ("options", "lr"),
+    [({"forward_dtype": "bfloat16"}, 5e-5), ({"products": "bf16"}, 5e-5), ({"products": "tf32"}, 6e-6)],
+    ids=["weights in bf16", "bf16 products", "tf32"],
+)
+def test_steps_of_weights_that_are_coarse_numbers_already_are_not_lost(
+    state, options, lr, emulated_products: None
+) -> None:
+    # As a released model's are: a step of less than half the spacing would be rounded away in every one of them.
+    released = replace(state, weights={name: weight.bfloat16().float() for name, weight in state.weights.items()})
+    errors, sigmas = [], []
+    for seed in range(6):
+        reference, candidates = examples(8, seed=seed), examples(2, seed=100 + seed)
+        probe = prober(released, reference, lr=lr, seed=seed, baseline="before_step", **options)
+        oracle = Oracle(llama(), released, reference, lr=lr)
+        truth = [oracle.score(each, baseline="before_step") for each in candidates]
+        errors.append(np.subtract([probe.exact(each).score for each in candidates], truth))
+        sigmas.append(exact_noise(probe, candidates, draws=2)["exact"])
+    sigma = np.sqrt(np.mean(np.square(sigmas)))
+    assert 0.5 < np.sqrt(np.mean(np.square(errors))) / sigma < 1.8
+    assert abs(np.mean(errors)) < 3 * sigma / math.sqrt(len(errors)), "they take a side"
+
+
+@pytest.mark.parametrize(("dtype", "spacing"), [(torch.bfloat16, 2.0**-23), (torch.float32, 2.0**-10)])
+def test_rounding_errs_alike_whether_a_number_was_round_already_or_not(dtype, spacing) -> None:
+    generator, coarsest = torch.Generator().manual_seed(5), max(spacing, torch.finfo(dtype).eps)
+    at_first = torch.cat([torch.randn(100_000, generator=generator).bfloat16().float(), torch.zeros(10)])
+    between = coarsest * 2.0 ** at_first.abs().log2().floor()  # two numbers of this format
+    for stepped in (0.0, 0.1, 0.5):
+        values, errors = at_first + stepped * between, []
+        for draw in range(3):
+            rounded = values.clone()
+            Dither(draw, "score", spacing).apply(rounded, dtype, "some")
+            assert torch.equal(rounded.to(dtype).float(), rounded)
+            errors.append((rounded - values)[:-10] / between[:-10])
+        assert abs(float(torch.stack(errors).mean())) < 0.005
+        assert float(torch.stack(errors).square().mean()) == pytest.approx(1 / 4, rel=0.03)
+        assert not rounded[-10:].any()
 
 
 @pytest.mark.parametrize(("products", "bits"), [("fp32", 23), ("tf32", 10), ("bf16", 7)])
