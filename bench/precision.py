@@ -1,16 +1,16 @@
 """Which scores can be trusted: each way of computing influence against fp64, over the step's learning rate.
 
     python -m bench.precision [--student smollm2|random-1.1b] [--reference FILE.jsonl] [--references N]
-                              [--candidates N] [--longest TOKENS] [--lr LR ...] [--bf16-lr LR ...]
+                              [--candidates N] [--longest TOKENS] [--lr LR ...] [--less-lr LR ...]
 
 `exact` is fp32; `bf16 weights` rounds θ' and θ̄ to bf16 for the reference passes (gradients and updates fp32);
 `released` is the published code's arithmetic, all of it in bf16, against its own θ; `first_order` and `corrected` are
-fp32. On a GPU also `exact tf32`, whose products are TF32. For each: Spearman and Pearson with the truth, the error's
+fp32; `exact tf32` is fp32 with TF32 products. For each: Spearman and Pearson with the truth, the error's
 size relative to the spread of the scores, what part of it all candidates share (the base's rounding, which no pair
 sees), seconds a candidate, and for those with a stated σ the share of errors within 2 σ.
 
-A CPU without bf16 products takes fifteen times as long for one as for fp32's; there each is taken in fp32 and rounded,
-which is what such a product is: bf16 factors, an fp32 sum.
+A CPU without bf16 products takes fifteen times as long for one as for fp32's, and it has none in TF32; there each is
+taken in fp32 of rounded factors, which is what such a product is.
 
 Writes bench/results/ and, for SmolLM2, two figures into docs/figures/, again after every part, truths included. What an
 earlier run with the same rows on this machine has found is not measured again: delete its file for that.
@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.influence import BUNDLED, WARM_UP_ROWS, WARM_UP_STEPS, Setup, alone, inputs, plain_student, prober, warm_up
 from bench.machine import describe, device, results, save, timed
@@ -49,7 +52,7 @@ def main() -> int:
     parser.add_argument("--lr", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--reference", type=Path, default=BUNDLED, help="JSONL with instruction and response")
     parser.add_argument("--longest", type=int, default=1024, help="longer reference rows lose their end")
-    parser.add_argument("--bf16-lr", type=float, nargs="*", help="of the rates, those that bf16 is looked at; all")
+    parser.add_argument("--less-lr", type=float, nargs="*", help="of the rates, those where less precision is; all")
     options = parser.parse_args()
     given, bundled = (
         [json.loads(line) for line in path.read_text().splitlines()] for path in (options.reference, BUNDLED)
@@ -85,12 +88,12 @@ def main() -> int:
                 judge(rate, alone(run, at))
                 keep(options.student, line, rate)
 
-        for rate in line["rates"]:
-            runs = {"exact": run_fp32, **({"exact tf32": run_tf32} if device() == "cuda" else {})}
-            measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
-        for rate in line["rates"]:
-            if (options.bf16_lr is None or rate["lr"] in options.bf16_lr) and "released" not in rate["ways"]:
-                measure(rate, run_bf16)
+        for less in (False, True):
+            runs = {"exact tf32": run_tf32, "bf16 weights": run_bf16, "released": run_released}
+            runs = runs if less else {"exact": run_fp32}
+            for rate in line["rates"]:
+                if not less or options.less_lr is None or rate["lr"] in options.less_lr:
+                    measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
     print(json.dumps(line))
     small = [each for each in line["rates"] if each["lr"] <= 1e-4]
     bad = [
@@ -156,8 +159,9 @@ def run_fp32(setup: Setup) -> dict[str, dict[str, Any]]:
 
 def run_tf32(setup: Setup) -> dict[str, dict[str, Any]]:
     reference, candidates = inputs(setup)
-    probe = prober(setup, reference, products="tf32", gradient_groups=0)
-    return {"exact tf32": exactly(probe, candidates, draws=4)[1]}
+    with coarse_products(torch.float32, tf32):
+        probe = prober(setup, reference, products="tf32", gradient_groups=0)
+        return {"exact tf32": exactly(probe, candidates, draws=4)[1]}
 
 
 def exactly(probe: Any, candidates: Sequence[Any], *, draws: int) -> tuple[list[Any], dict[str, Any]]:
@@ -173,46 +177,56 @@ def exactly(probe: Any, candidates: Sequence[Any], *, draws: int) -> tuple[list[
 
 
 def run_bf16(setup: Setup) -> dict[str, dict[str, Any]]:
-    import torch
+    reference, candidates = inputs(setup)
+    with coarse_products(torch.bfloat16, Tensor.float):
+        low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
+        return {"bf16 weights": exactly(low, candidates, draws=4)[1]}
 
+
+def run_released(setup: Setup) -> dict[str, dict[str, Any]]:
     from stages.influence.paper import paper_reference_loss, paper_score
 
     reference, candidates = inputs(setup)
-    low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
-    with bf16_products():
-        _, weights = exactly(low, candidates, draws=2)
-    del low
     model, state = plain_student(setup)
     model.to(device())
     for name, parameter in model.named_parameters():
         parameter.data = state.weights[name].to(parameter.device, torch.bfloat16)
     pad_to = max(len(each.ids) for each in (*reference, *candidates))
-    with bf16_products():
+    with coarse_products(torch.bfloat16, Tensor.float):
         before = paper_reference_loss(model, reference, pad_to=pad_to)
         padded = partial(paper_score, model, state, reference=reference, lr=setup.lr, pad_to=pad_to, before=before)
         released = [padded(candidate) for candidate in candidates[:-1]]
         last, seconds = timed(lambda: padded(candidates[-1]))
-    return {"bf16 weights": weights, "released": {"scores": [*released, last], "seconds": seconds}}
+    return {"released": {"scores": [*released, last], "seconds": seconds}}
+
+
+def tf32(values: Tensor) -> Tensor:
+    """The nearest numbers with ten bits after the first."""
+    bits = values.contiguous().view(torch.int32)
+    return bits.add(1 << 12).bitwise_and_(-1 << 13).view(torch.float32)
 
 
 @contextmanager
-def bf16_products() -> Iterator[None]:
-    """Inside the block a CPU multiplies bf16 matrices at the speed of fp32, with a bf16 product's rounding."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
+def coarse_products(dtype: torch.dtype, factor: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block a CPU takes products of matrices of `dtype` from such factors in fp32, and rounds them to it.
 
-    products = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+    Those of fp32 matrices only where TF32 is asked for. A GPU has such products.
+    """
+    aten = torch.ops.aten
+    operands = {aten.mm.default: (0, 1), aten.bmm.default: (0, 1), aten.addmm.default: (1, 2)}
 
-    class InFp32(TorchDispatchMode):
+    class Coarse(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func not in products or args[0].dtype != torch.bfloat16:
+            full = dtype == torch.float32 and torch.get_float32_matmul_precision() != "high"
+            if full or func not in operands or args[0].dtype != dtype:
                 return func(*args, **(kwargs or {}))
-            return func(*(each.float() for each in args), **(kwargs or {})).bfloat16()
+            taken = [factor(each) if place in operands[func] else each.float() for place, each in enumerate(args)]
+            return func(*taken, **(kwargs or {})).to(dtype)
 
     if device() == "cuda":
         yield
     else:
-        with InFp32():
+        with Coarse():
             yield
 
 
@@ -260,7 +274,7 @@ def draw(found: Sequence[dict[str, Any]]) -> None:
     precision = lines(
         [
             curve(*each, "spearman", log=False)
-            for each in (("exact", "c"), ("bf16 weights", "b"), ("released", "a"))
+            for each in (("exact", "c"), ("exact tf32", "d"), ("bf16 weights", "b"), ("released", "a"))
             if any(each[0] in rate["ways"] for rate in found)
         ],
         x_label=rate,

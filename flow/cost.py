@@ -32,9 +32,10 @@ from stages.models.settings import BUILTIN, ModelSource, installed_folder
 METHODS = ("exact", "two_stage", "first_order")
 MORE_RESPONSES = 4
 
-# Floating-point operations and bytes a second, where no past run tells: two cores of a server, a GPU with TF32.
+# Floating-point operations and bytes a second, where no past run tells: two cores of a server; a GPU with TF32 or bf16,
+# and with fp32, in which gradients are taken always.
 _CPU_CORE_FLOPS, _CPU_BYTES = 8e10, 2e10
-_GPU_FLOPS, _GPU_BYTES = 1.5e14, 1.5e12
+_GPU_FLOPS, _GPU_FP32_FLOPS, _GPU_BYTES = 1.5e14, 4e13, 1.5e12
 _UNKNOWN_ROWS, _UNKNOWN_TOKENS = 256, 540  # the paper's reference set
 
 
@@ -61,9 +62,13 @@ class ProbeCost:
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one device: operations and bytes a second, and where the figures are from."""
+    """Of one device: operations and bytes a second, and where the figures are from.
+
+    `flops` are of less precise products than fp32's, where the device has such.
+    """
 
     flops: float
+    fp32_flops: float
     bytes: float
     source: str
 
@@ -83,11 +88,13 @@ def speed(past: list[Manifest]) -> Speed:
     if measured:
         last = max(measured, key=lambda each: each.finished)
         rate = float(last.figures["flops"]) / last.ledger.device_seconds
-        return Speed(rate, _GPU_BYTES if gpus else _CPU_BYTES, f"the speed of {last.run}'s audit")
+        return Speed(rate, rate, _GPU_BYTES if gpus else _CPU_BYTES, f"the speed of {last.run}'s audit")
     if gpus:
-        return Speed(_GPU_FLOPS, _GPU_BYTES, "a guess for a GPU: 150 TFLOP/s")
+        guess = "a guess for a GPU: 40 TFLOP/s in fp32, 150 in less"
+        return Speed(_GPU_FLOPS, _GPU_FP32_FLOPS, _GPU_BYTES, guess)
     cores = len(os.sched_getaffinity(0))
-    return Speed(cores * _CPU_CORE_FLOPS, _CPU_BYTES, f"a guess for {cores} cores: {80 * cores} GFLOP/s")
+    rate = cores * _CPU_CORE_FLOPS
+    return Speed(rate, rate, _CPU_BYTES, f"a guess for {cores} cores: {80 * cores} GFLOP/s")
 
 
 def parameters(source: ModelSource) -> tuple[float, str] | None:
@@ -135,6 +142,8 @@ def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
     settings = node.settings.model_dump()
     tokens = min(settings["max_tokens"], made.response + TEMPLATE_TOKENS)
     how = speed(past)
+    precise = settings["products"] == "fp32" and settings["forward_dtype"] == "float32"
+    passes = how.fp32_flops if precise else how.flops
     assumed = f"{size / 1e6:,.0f}M parameters by {known_by}; {reference_by}; {how.source}"
     trains = curated.settings.model_dump()["role"] == "train"
     counts = [made.each, MORE_RESPONSES] if made.each < MORE_RESPONSES and not trains else [made.each]
@@ -142,14 +151,14 @@ def _of(graph: Graph, node: Node, past: list[Manifest]) -> Iterator[ProbeCost]:
         candidates = made.texts * each
         step, whole = 6 * size * tokens, 2 * size * rows * min(row_tokens, settings["max_tokens"])
         moved = (16 + 4 * settings["gradient_groups"]) * size
-        flops = candidates * step + (0.0 if method == "exact" else 3 * whole) + whole
-        seconds = flops / how.flops + candidates * moved / how.bytes
         ends = _exact_share(settings, samples) if method == "two_stage" else float(method == "exact")
         part = _pass_share(settings, rows) if method == "two_stage" else 1.0
-        more = candidates * ends * (whole * part + (step if method == "two_stage" else 0.0))
+        twice = candidates * ends if method == "two_stage" else 0.0
+        gradients = (candidates + twice) * step + (0.0 if method == "exact" else 3 * whole)
+        evaluated = whole + candidates * ends * whole * part
+        seconds = gradients / how.fp32_flops + evaluated / passes + candidates * moved / how.bytes
         chosen = method == settings["method"] and each == made.each
-        total, time = flops + more, seconds + more / how.flops
-        yield ProbeCost(node.name, method, chosen, each, candidates, total, time, assumed)
+        yield ProbeCost(node.name, method, chosen, each, candidates, gradients + evaluated, seconds, assumed)
 
 
 def _exact_share(settings: dict[str, Any], samples: int) -> float:

@@ -7,15 +7,15 @@ two thirds of the error. So the weights on both sides of a difference are change
 difference does not see and every rounding of the pass does.
 
 In a lower forward dtype, or where products are taken of less precise numbers (TF32), both sides of a difference are
-rounded with the same random numbers, the score's own as well as the noise floor's. Rounding to the nearest loses steps: a
-released model's weights are bf16 numbers, after a short warm-up they are still near them, and each is taken back to where
-it was until its step is half a spacing long. Drawn at random, a step that is a hundredth of the spacing is a whole one in
-a hundredth of the weights, and their sum errs by chance alone, which σ shows. What is drawn has the first two moments of
-the error independent of the value: it is the sum of two uniform numbers (Lipshitz, Wannamaker and Vanderkooy,
-Quantization and dither: a theoretical survey, J. Audio Eng. Soc. 40, 1992).
+rounded with the same random numbers, the score's own as well as the noise floor's. Rounding to the nearest loses steps:
+a released model's weights are bf16 numbers, after a short warm-up they are still near them, and each is taken back to
+where it was until its step is half a spacing long. Drawn at random, a step that is a hundredth of the spacing is a
+whole one in a hundredth of the weights, and their sum errs by chance alone, which σ shows. What is drawn has the first
+two moments of the error independent of the value: it is the sum of two uniform numbers (Lipshitz, Wannamaker and
+Vanderkooy, Quantization and dither: a theoretical survey, J. Audio Eng. Soc. 40, 1992).
 
-The weights that a gradient is taken at move by that spacing too: by the last bit of fp32 they would mostly be rounded to
-what they were.
+Nearest rounding does that to the warm-up's steps as well: SmolLM2-135M after a few steps, its weights rounded to TF32,
+has nearly the loss that it had before them. So gradients are not taken with such products at all (loss.py).
 
 The random numbers of one rounding come out of one table, which every part of the model begins to read at a place of
 its own: drawing them anew for each weight takes longer than the step. Neighbours within a block differ by what the
@@ -44,7 +44,7 @@ class Dither:
     """The `draw`-th rounding of the weights before or after the step, or of those that a gradient is taken at; or a
     score's, which is the same before and after.
 
-    `spacing` is that of the numbers which products are taken of, relative to their size (matmul.py).
+    `spacing` is that of the numbers which the reference pass multiplies, relative to their size (matmul.py).
     """
 
     draw: int
@@ -57,7 +57,7 @@ class Dither:
         """Moves fp32 `values`, which are to be stored in `dtype`; `key` says which part of the model they are."""
         coarsest = max(self.spacing, torch.finfo(dtype).eps)
         if self.side == "gradient":
-            self._move(values, coarsest, f"{self.draw}:gradient", key)
+            self._move(values, _FP32, f"{self.draw}:gradient", key)
             return
         if self.side != "score":
             self._move(values, _FP32, f"{self.draw}:{self.side}", key)

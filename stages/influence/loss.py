@@ -114,10 +114,13 @@ class StudentLoss:
 
         `consume(name, gradient)` is called once for each parameter, with None for one that the batch did not
         reach; the gradient is the callee's to keep. So no full gradient exists unless the callee builds one.
+
+        Products are fp32 whatever those of `sums` are: factors rounded to the nearest would take back what a warm-up
+        has done to the weights of a released model (dither.py), and the gradient would be that of the model before it.
         """
         self._consumer, self._consumed = consume, set()
         try:
-            with torch.enable_grad(), products_in(self.products, self.device):
+            with torch.enable_grad(), products_in("fp32", self.device):
                 hidden_LD = self._hidden(batch)
                 head = head_of(self.model)
                 with self.ranks.gathered(*head):

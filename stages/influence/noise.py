@@ -40,7 +40,7 @@ def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) 
     for example in examples:
         whole, part = [], []
         for draw in range(draws):
-            with prober.at(prober.dithered(Dither(draw, "gradient", products))):
+            with prober.at(prober.dithered(Dither(draw, "gradient"))):
                 weights, _ = prober.step(example, Dither(draw, "after", products))
             after = prober.reference_losses(weights, batches[draw])
             whole.append(paired_score(before[draw], after, tokens, reduction)[0])
@@ -59,7 +59,7 @@ def first_order_noise(prober: Prober, examples: Sequence[Example]) -> float:
     """
     size = int(_LENGTHS[1] * prober.options.pack_tokens)
     usual = [result.score for result in prober.first_orders(examples)]
-    dither = Dither(0, "gradient", spacing(prober.options.products, prober.device))
+    dither = Dither(0, "gradient")
     second = prober.linearise(0, tokens=size, dither=dither)
     with prober.at(prober.dithered(dither)):
         otherwise = [result.score for result in prober.first_orders_along(second, examples)]

@@ -24,7 +24,7 @@ class ProbeOptions:
         baseline: what a score is measured against.
         reduction: the reference loss's mean: over tokens or over rows.
         forward_dtype: of the weights in the exact reference pass; gradients and updates are fp32 always.
-        products: how fp32 matrices are multiplied; see matmul.py.
+        products: how that pass multiplies fp32 matrices; see matmul.py.
         gradient_dtype: in which the reference gradient is kept once it is summed (in fp32).
         attention: see attention.py.
         pack_tokens: tokens of a packed row.

@@ -34,8 +34,8 @@ class ProbeSettings(StageSettings):
     )
     products: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32",
-        description="how fp32 matrices are multiplied; on a GPU tf32 is many times as fast, and the audit's noise, "
-        "measured in the same products, says what it costs",
+        description="how the exact reference pass multiplies fp32 matrices; on a GPU tf32 is many times as fast, and "
+        "the audit's noise, measured in the same products, says what it costs",
     )
     max_tokens: int = Field(1024, ge=8, description="longer rows lose their end")
     gradient_groups: int = Field(

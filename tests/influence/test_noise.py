@@ -24,6 +24,7 @@ from tests.influence.builders import examples, llama, prober
 from tests.influence.conftest import LR
 from tests.influence.oracle import Oracle
 
+
 @dataclass(frozen=True)
 class Judged:
     """A reference set, candidates, and their true scores."""
@@ -94,12 +95,10 @@ def judged(state) -> list[Judged]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_dtype": "bfloat16"}, {"products": "tf32"}, {"products": "bf16"}],
-    ids=["fp32", "gradient in bf16", "tf32", "bf16 products"],
+    [{}, {"gradient_dtype": "bfloat16"}],
+    ids=["fp32", "gradient in bf16"],
 )
-def test_first_orders_sigma_is_as_large_as_its_errors(
-    state, judged: list[Judged], options, emulated_products: None
-) -> None:
+def test_first_orders_sigma_is_as_large_as_its_errors(state, judged: list[Judged], options) -> None:
     errors, sigmas = [], []
     for given in judged:
         probe = prober(state, given.reference, gradient_groups=0, **options)
@@ -110,6 +109,15 @@ def test_first_orders_sigma_is_as_large_as_its_errors(
     assert np.mean(np.abs(errors) < 2 * sigma) >= 0.8
     assert 0.4 < sigma / np.sqrt(np.mean(np.square(errors))) < 2.5
     assert sigma < 1e-2 * np.std([given.first_order for given in judged])
+
+
+def test_coarse_products_are_the_reference_pass_s_alone(state, judged: list[Judged], emulated_products: None) -> None:
+    # Rounded to the nearest, weights near those of a released model would lose what the warm-up did to them.
+    given = judged[0]
+    precise, coarse = prober(state, given.reference), prober(state, given.reference, products="bf16")
+    ours, theirs = (each.first_orders(given.candidates) for each in (coarse, precise))
+    assert [each.score for each in ours] == [each.score for each in theirs]
+    assert coarse.exact(given.candidates[0]).score != precise.exact(given.candidates[0]).score
 
 
 def test_exact_scores_sigma_is_as_large_as_the_errors_of_coarse_products(
