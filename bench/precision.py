@@ -61,6 +61,7 @@ def main() -> int:
     line: dict[str, Any] = {
         "machine": describe(device()),
         "student": {"smollm2": "SmolLM2-135M", "random-1.1b": "TinyLlama-1.1B with random weights"}[options.student],
+        "reference": options.reference.name,
         "references": options.references,
         "longest": options.longest,
         "candidates": options.candidates,

@@ -62,7 +62,7 @@ class DpoSettings(TrainingSettings):
 
 SPEC = StageSpec(
     name="dpo",
-    version=1,
+    version=2,
     settings=DpoSettings,
     about="train the teacher on preference pairs (trl, DeepSpeed)",
     inputs=("teacher", "pairs"),

@@ -14,8 +14,9 @@ whole one in a hundredth of the weights, and their sum errs by chance alone, whi
 two moments of the error independent of the value: it is the sum of two uniform numbers (Lipshitz, Wannamaker and
 Vanderkooy, Quantization and dither: a theoretical survey, J. Audio Eng. Soc. 40, 1992).
 
-Nearest rounding does that to the warm-up's steps as well: SmolLM2-135M after a few steps, its weights rounded to TF32,
-has nearly the loss that it had before them. So gradients are not taken with such products at all (loss.py).
+Rounding to the nearest does that to a warm-up's steps as well: a candidate's loss by SmolLM2-135M was 5.09 before a few
+of them and 4.52 after, and 4.88 with the weights then rounded to TF32 (drawn: 4.52). A draw takes another copy of the
+weights, which only the reference pass has. So gradients are not taken with such products at all (loss.py).
 
 The random numbers of one rounding come out of one table, which every part of the model begins to read at a place of
 its own: drawing them anew for each weight takes longer than the step. Neighbours within a block differ by what the

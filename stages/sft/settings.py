@@ -34,7 +34,7 @@ class SftSettings(TrainingSettings):
 
 SPEC = StageSpec(
     name="sft",
-    version=3,
+    version=4,
     settings=SftSettings,
     about="train the student on instructions and responses (trl, DeepSpeed)",
     inputs=("student", "rows"),

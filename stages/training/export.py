@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from stages.contract.errors import gate
 from stages.influence.state import EXP_AVG, EXP_AVG_SQ, WEIGHTS, AdamState
 
+_BETWEEN = 1 << 16  # fp32's numbers from one of bfloat16's to the next
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 
 
@@ -56,12 +58,26 @@ def moments(model: Any, key: str, *, writes: bool) -> dict[str, Tensor]:
 
 def write_model(model: Any, weights: dict[str, Tensor], source: Path, folder: Path, dtype: torch.dtype) -> None:
     """A Hugging Face folder: `weights` in `dtype`, everything else (tokenizer, template, generation) as in `source`."""
-    state = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    state = {name: in_dtype(tensor, dtype, name) for name, tensor in weights.items()}
     saved = model.state_dict().keys()
     state |= {name: buffer.to("cpu") for name, buffer in model.named_buffers() if name in saved}
     model.save_pretrained(folder, state_dict=state)
     copy_companions(source, folder)
     _set_dtype(folder / "config.json", dtype)
+
+
+def in_dtype(values: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """fp32 `values` as they are saved; the same again for the same values and name.
+
+    In bfloat16 a weight of 0.02 has neighbours 1.2e-4 away, and a training of small steps leaves it between them. To
+    the nearest, it would go back to where a released model's weights are: on one of them. So each goes to either of its
+    neighbours by chance, to the nearer more often: right on average, and so are the sums that weights are used in.
+    """
+    if dtype != torch.bfloat16:
+        return values.to(dtype)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    chance = torch.randint(_BETWEEN, values.shape, dtype=torch.int32, generator=generator)
+    return chance.add_(values.contiguous().view(torch.int32)).bitwise_and_(-_BETWEEN).view(torch.float32).to(dtype)
 
 
 def write_state(state: AdamState, source: Path, folder: Path) -> None:
@@ -76,10 +92,7 @@ def write_state(state: AdamState, source: Path, folder: Path) -> None:
 
 
 def changed_share(weights: dict[str, Tensor], source: Path, dtype: torch.dtype) -> float | None:
-    """Share of the weights that differ from the source's once both are in `dtype`; None where names do not match.
-
-    In bfloat16 a weight of 0.02 has neighbours 1.2e-4 away: what moved less than half of that is saved as it was.
-    """
+    """Share of the weights that differ from the source's once both are in `dtype`; None where names do not match."""
     from safetensors import safe_open
 
     changed = total = 0
@@ -89,7 +102,7 @@ def changed_share(weights: dict[str, Tensor], source: Path, dtype: torch.dtype) 
         with safe_open(path, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118  (not a mapping)
                 if name in weights:
-                    changed += int((stored.get_tensor(name).to(dtype) != weights[name].to(dtype)).sum())
+                    changed += int((stored.get_tensor(name).to(dtype) != in_dtype(weights[name], dtype, name)).sum())
                     total += weights[name].numel()
     return changed / total if total else None
 
