@@ -100,7 +100,7 @@ def precision() -> Iterator[str]:
                 f"{way['spearman']:.3f}",
                 f"{way['pearson']:.4f}",
                 f"{way['relative_error']:.2g}",
-                f"{way['seconds']:.3g}",
+                "" if way["seconds"] is None else f"{way['seconds']:.3g}",
                 "" if way["sigma"] is None else f"{way['sigma']:.1e}",
                 "" if way["within_2_sigma"] is None else f"{way['within_2_sigma']:.0%}",
             )

@@ -39,7 +39,7 @@ class StudentLoss:
         attention: see attention.py. With `padded` the model's own attention is left in place.
         pack_tokens: tokens of a packed row, or of a padded batch.
         chunk: labels whose logits exist at once: chunk · vocabulary · 4 bytes, with a soft cap three times.
-        products: how fp32 matrices are multiplied; see matmul.py.
+        products: how `sums` multiplies fp32 matrices; see matmul.py.
         gradient_checkpointing: less memory for gradients, a third more time.
         ranks: the processes that the weights are spread over; each has losses and gradients of its own batches.
 
