@@ -4,8 +4,9 @@
 
 Memory is a rank's largest resident size, less that of the same work with a student of a few kilobytes (what imports
 take), beside what stages/influence/memory.py says: that arithmetic decides how many GPUs a large student gets. Pages of
-files count, since one process maps θ, m and v from theirs; those that a rank shares with another do not. Times say
-little: ranks share this machine's cores, and gloo copies through the host.
+files count, since one process maps θ, m and v from theirs; those that a rank shares with another do not. glibc is made
+to return what is freed (`ALLOCATOR`): left alone it kept some 750 MiB of a rank's passing tensors. Times say little:
+ranks share this machine's cores, gloo copies through the host, and every larger tensor is mapped anew.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import threading
@@ -27,6 +29,7 @@ from bench.machine import describe, save
 
 METHODS = {"first_order": (False, True), "exact": (True, False), "two_stage": (True, True)}
 POLL_S = 0.01
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
 Work = tuple[Any, list[Any], bool, bool]  # a Scoring, candidates, exact, first_order
 
 
@@ -35,6 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
+    os.environ.update(ALLOCATOR)  # of the processes that are started from here
     rows = [json.loads(line) for line in BUNDLED.read_text().splitlines()]
     found = []
     print(describe())
