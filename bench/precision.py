@@ -89,12 +89,11 @@ def main() -> int:
                 judge(rate, alone(run, at))
                 keep(options.student, line, rate)
 
-        for less in (False, True):
-            runs = {"exact tf32": run_tf32, "bf16 weights": run_bf16, "released": run_released}
-            runs = runs if less else {"exact": run_fp32}
-            for rate in line["rates"]:
-                if not less or options.less_lr is None or rate["lr"] in options.less_lr:
-                    measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
+        less = [rate for rate in line["rates"] if options.less_lr is None or rate["lr"] in options.less_lr]
+        less_precise = {"exact tf32": run_tf32, "bf16 weights": run_bf16, "released": run_released}
+        for rates, runs in ((line["rates"], {"exact": run_fp32}), (less, less_precise)):
+            for rate in rates:
+                measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
     print(json.dumps(line))
     small = [each for each in line["rates"] if each["lr"] <= 1e-4]
     bad = [
@@ -139,7 +138,7 @@ def run_fp32(setup: Setup) -> dict[str, dict[str, Any]]:
 
     reference, candidates = inputs(setup)
     probe = prober(setup, reference)
-    exact, whole = exactly(probe, candidates, draws=4)
+    exact, whole = exactly(probe, candidates)
     probe.first_order(candidates[0])
     first, first_s = timed(lambda: probe.first_orders(candidates))
     first_s /= len(candidates)
@@ -162,16 +161,16 @@ def run_tf32(setup: Setup) -> dict[str, dict[str, Any]]:
     reference, candidates = inputs(setup)
     with coarse_products(torch.float32, tf32):
         probe = prober(setup, reference, products="tf32", gradient_groups=0)
-        return {"exact tf32": on_its_own(exactly(probe, candidates, draws=4)[1])}
+        return {"exact tf32": on_its_own(exactly(probe, candidates)[1])}
 
 
-def exactly(probe: Any, candidates: Sequence[Any], *, draws: int) -> tuple[list[Any], dict[str, Any]]:
+def exactly(probe: Any, candidates: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
     """(Σ nll of the reference rows after each candidate, the way's scores, σ and seconds a candidate)."""
     from stages.influence.noise import exact_noise
 
     found = [probe.exact(candidates[0]), *(probe.exact(candidate) for candidate in candidates[1:-1])]
     last, seconds = timed(lambda: probe.exact(candidates[-1]))
-    sigma = exact_noise(probe, candidates[:NOISY], draws=draws)["exact"]
+    sigma = exact_noise(probe, candidates[:NOISY], draws=4)["exact"]
     results = [*found, last]
     scores = [each.score for each in results]
     return [each.nll for each in results], {"scores": scores, "sigma": sigma, "seconds": seconds}
@@ -181,7 +180,7 @@ def run_bf16(setup: Setup) -> dict[str, dict[str, Any]]:
     reference, candidates = inputs(setup)
     with coarse_products(torch.bfloat16, Tensor.float):
         low = prober(setup, reference, forward_dtype="bfloat16", gradient_groups=0)
-        return {"bf16 weights": on_its_own(exactly(low, candidates, draws=4)[1])}
+        return {"bf16 weights": on_its_own(exactly(low, candidates)[1])}
 
 
 def run_released(setup: Setup) -> dict[str, dict[str, Any]]:

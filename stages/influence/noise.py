@@ -13,7 +13,6 @@ import numpy as np
 
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
-from stages.influence.matmul import spacing
 from stages.influence.packing import Batch
 from stages.influence.probe import Prober
 from stages.influence.scores import paired_score
@@ -32,8 +31,7 @@ def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) 
     Costs `draws` reference passes and backwards an example, `draws` passes for the base, and a model in memory.
     """
     batches = _packed_otherwise(prober, draws)
-    products = spacing(prober.options.products, prober.device)
-    before = [prober.base_losses(batches[draw], Dither(draw, "before", products)) for draw in range(draws)]
+    before = [prober.base_losses(batches[draw], Dither(draw, "before", prober.spacing)) for draw in range(draws)]
     some = np.array(prober.corrected_rows, dtype=np.int64)
     tokens, reduction = prober.reference_tokens, prober.options.reduction
     variances: dict[str, list[float]] = {"exact": [], "corrected": []}
@@ -41,7 +39,7 @@ def exact_noise(prober: Prober, examples: Sequence[Example], *, draws: int = 3) 
         whole, part = [], []
         for draw in range(draws):
             with prober.at(prober.dithered(Dither(draw, "gradient"))):
-                weights, _ = prober.step(example, Dither(draw, "after", products))
+                weights, _ = prober.step(example, Dither(draw, "after", prober.spacing))
             after = prober.reference_losses(weights, batches[draw])
             whole.append(paired_score(before[draw], after, tokens, reduction)[0])
             part.append(paired_score(before[draw][some], after[some], tokens[some], reduction)[0] if len(some) else 0.0)
@@ -74,11 +72,10 @@ def drift_noise(prober: Prober, *, draws: int = 3) -> float:
     """
     if prober.options.baseline == "zero_gradient_step":
         return 0.0
-    products = spacing(prober.options.products, prober.device)
     gains = []
     for draw, batches in enumerate(_packed_otherwise(prober, draws)):
-        before = prober.base_losses(batches, Dither(draw, "before", products))
-        after = prober.drifted_losses(batches, Dither(draw, "after", products))
+        before = prober.base_losses(batches, Dither(draw, "before", prober.spacing))
+        after = prober.drifted_losses(batches, Dither(draw, "after", prober.spacing))
         gains.append(paired_score(before, after, prober.reference_tokens, prober.options.reduction)[0])
     return float(np.std(gains, ddof=1))
 

@@ -100,7 +100,8 @@ class Prober:
             gradient_checkpointing=self.options.gradient_checkpointing,
             ranks=self.ranks,
         )
-        self._rounding = Dither(self.options.seed, "score", spacing(self.options.products, self.device))
+        self.spacing = spacing(self.options.products, self.device)  # of the numbers that the reference pass multiplies
+        self._rounding = Dither(self.options.seed, "score", self.spacing)
         self._weights_R = row_weights(self.reference_tokens, self.options.reduction)
         self._batches = self.loss.batches(self.reference)
         # Checkpointed layers read the random generator's state, which no graph can; ranks wait for one another.
