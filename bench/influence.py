@@ -289,10 +289,10 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     """
     import numpy as np
 
-    from stages.influence.memory import in_turn
+    from stages.influence.memory import together
 
     reference, candidates = inputs(setup)
-    turn = in_turn(device(), ranks=1)
+    turn = together(device(), ranks=1)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
     beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))

@@ -24,6 +24,7 @@ from torch import Tensor
 from stages.influence.adam import Adam
 from stages.influence.dither import Dither
 from stages.influence.examples import Example
+from stages.influence.fused import add_sums
 from stages.influence.loss import StudentLoss, not_finite
 from stages.influence.ranks import deal
 from stages.influence.scores import Floats
@@ -110,7 +111,7 @@ def group_rows(rows: int, groups: int, seed: int = 0) -> list[list[int]]:
 class FirstOrderSums:
     """∇L_R · θ'/rate of up to so many candidates, each up to the same constant, gathered parameter by parameter while
     backward passes hand gradients over: the difference of two of them is −∇L_R · (θ' − θ̄)/rate, since decay is the same
-    in both.
+    in both. (On a CPU the constant is θ̄'s, and that of a zero gradient is 0: fused.py.)
 
     A block of m, v and the reference gradients is read from memory once for all candidates. Sums of blocks are fp32,
     sums over blocks fp64, and a candidate's do not depend on what stands beside it. A rank gathers its own part of the
@@ -126,22 +127,27 @@ class FirstOrderSums:
         candidates: int,
     ) -> None:
         self._reference, self._adam, self._m, self._v = reference, adam, exp_avg, exp_avg_sq
-        device = next(iter(reference.whole.values())).device
-        self._whole = torch.zeros(candidates, dtype=torch.float64, device=device)
-        self._groups = torch.zeros(candidates, len(reference.shares), dtype=torch.float64, device=device)
+        some = next(iter(reference.whole.values()))
+        kept = [*reference.whole.values(), *reference.groups.values()]
+        self._fused = some.device.type == "cpu" and all(each.dtype == torch.float32 for each in kept)
+        self._sums = torch.zeros(candidates, 1 + len(reference.shares), dtype=torch.float64, device=some.device)
 
     def consume(self, name: str, gradients: Sequence[Tensor | None]) -> None:
         """Adds one parameter's part of the first candidates; no gradient is a gradient of zero."""
+        m, v = self._m[name], self._v[name]
         whole, groups = self._reference.whole[name], self._reference.groups.get(name)
-        rows = len(self._whole)  # always, because sums are rounded otherwise over fewer
-        for part, directions in self._adam.directions(self._m[name], self._v[name], gradients, rows=rows):
+        if self._fused:
+            add_sums(self._sums.numpy(), self._adam.step, m, v, whole, groups, gradients)
+            return
+        rows = len(self._sums)  # always, because sums are rounded otherwise over fewer
+        for part, directions in self._adam.directions(m, v, gradients, rows=rows):
             # torch.sum adds pairwise, and a product of matrices does not: what is added is large beside a difference of
-            # two sums. On a CPU it is also faster than torch.dot.
+            # two sums.
             if groups is not None:
-                self._groups += torch.mm(groups[:, part].float(), directions.T).T
-            self._whole += directions.mul_(whole[part]).sum(1)
+                self._sums[:, 1:] += torch.mm(groups[:, part].float(), directions.T).T
+            self._sums[:, 0] += directions.mul_(whole[part]).sum(1)
 
     def there(self) -> Tensor:
         """This rank's part of the whole dot products and of those of the groups, fp64 [candidates, 1 + K], yet on the
         device."""
-        return torch.cat([self._whole[:, None], self._groups], 1)
+        return self._sums

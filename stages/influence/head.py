@@ -6,12 +6,14 @@ nothing computed twice (the idea of Liger's fused linear cross-entropy, arXiv 24
 head, at the hidden states: a head that is tied to the embedding needs no second pass over the vocabulary to add both
 gradients, and of a partitioned model the head is whole only while it is used.
 
-Shapes: L labels, D hidden size, V vocabulary.
+Shapes: L labels, D hidden size, V vocabulary, E examples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -80,12 +82,12 @@ def cross_entropy(
 
 @dataclass(frozen=True)
 class HeadGradients:
-    """nll [L], and the gradients of Σ coefficient·nll for what the head computes it from."""
+    """nll [L], and the gradients of Σ coefficient·nll for what the head computes it from: the weights' by example."""
 
     nll_L: Tensor
     hidden_LD: Tensor
-    weight_VD: Tensor
-    bias_V: Tensor | None
+    weight_EVD: Tensor
+    bias_EV: Tensor | None
 
 
 @torch.no_grad()
@@ -98,11 +100,18 @@ def head_gradients(
     *,
     chunk: int,
     shape: HeadShape,
+    labels_E: Sequence[int] | None = None,
+    into_EVD: Tensor | None = None,
 ) -> HeadGradients:
-    """Losses and gradients of Σ coefficient·nll, in fp32."""
+    """Losses and gradients of Σ coefficient·nll, in fp32.
+
+    `labels_E`: how many labels each of E examples has, in their order; None takes all for one example's. `into_EVD`:
+    where the weights' gradients go, if not to a new tensor.
+    """
+    ends_E = list(accumulate(labels_E or [len(labels_L)]))
     grad_hidden_LD = torch.empty_like(hidden_LD)
-    grad_weight_VD = torch.empty_like(weight_VD)
-    grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V)
+    grad_weight_EVD = weight_VD.new_empty(len(ends_E), *weight_VD.shape) if into_EVD is None else into_EVD
+    grad_bias_EV = None if bias_V is None else bias_V.new_zeros(len(ends_E), *bias_V.shape)
     nll_L = torch.empty(len(labels_L), dtype=torch.float32, device=hidden_LD.device)
     for start in range(0, len(labels_L), chunk):
         part = slice(start, start + chunk)
@@ -123,11 +132,16 @@ def head_gradients(
         grad.mul_(scale_L[:, None]).scatter_(1, words_L, -(scale_L * others_L)[:, None])
         grad = shape.pull_back(grad, logits).to(weight_VD.dtype)
         torch.mm(grad, weight_VD, out=grad_hidden_LD[part])
-        # The first chunk overwrites what was there: zeros would be one more pass over the vocabulary.
-        torch.addmm(grad_weight_VD, grad.T, hidden, beta=float(start > 0), out=grad_weight_VD)
-        if grad_bias_V is not None:
-            grad_bias_V += grad.sum(0)
-    return HeadGradients(nll_L, grad_hidden_LD, grad_weight_VD, grad_bias_V)
+        for example, (begin, end) in enumerate(zip([0, *ends_E], ends_E, strict=False)):
+            own = slice(max(begin, start) - start, max(min(end, start + chunk) - start, 0))
+            if own.start >= own.stop:
+                continue
+            into = grad_weight_EVD[example]
+            # The first chunk overwrites what was there: zeros would be one more pass over the vocabulary.
+            torch.addmm(into, grad[own].T, hidden[own], beta=float(start > begin), out=into)
+            if grad_bias_EV is not None:
+                grad_bias_EV[example] += grad[own].sum(0)
+    return HeadGradients(nll_L, grad_hidden_LD, grad_weight_EVD, grad_bias_EV)
 
 
 def head_of(model: Any) -> tuple[Tensor, Tensor | None]:

@@ -58,6 +58,25 @@ def normed(hidden: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return normed
 
 
+def is_lean_norm(module: Any) -> bool:
+    return getattr(module.forward, "__func__", None) is _norm
+
+
+def norm_forward(hidden: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(`normed`, the scale that its gradient needs)."""
+    norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    scale = norm.square_().div_(hidden.shape[-1]).add_(eps).rsqrt_()
+    return (hidden * scale).mul_(weight_D), scale
+
+
+def norm_backward(grad: Tensor, hidden: Tensor, scale: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+    """(the hidden states' gradient, the weight's by token)."""
+    unit = hidden * scale
+    product = grad * unit
+    along = (product.flatten(0, -2) @ weight_D).div_(hidden.shape[-1]).view(scale.shape)
+    return (grad * weight_D).addcmul_(unit, along, value=-1).mul_(scale), product
+
+
 def _norm(module: Any, hidden: Tensor) -> Tensor:
     if hidden.dtype != torch.float32:
         plain: Tensor = type(module).forward(module, hidden)
@@ -76,19 +95,15 @@ def _mlp(module: Any, hidden: Tensor) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        scale = norm.square_().div_(hidden.shape[-1]).add_(eps).rsqrt_()
+        out, scale = norm_forward(hidden, weight_D, eps)
         ctx.save_for_backward(hidden, scale, weight_D)
-        return (hidden * scale).mul_(weight_D)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden, scale, weight_D = ctx.saved_tensors
-        unit = hidden * scale
-        product = (grad * unit).flatten(0, -2)
-        along = (product @ weight_D).div_(hidden.shape[-1]).view(scale.shape)
-        return (grad * weight_D).addcmul_(unit, along, value=-1).mul_(scale), product.sum(0), None
+        of_hidden, product = norm_backward(grad, *ctx.saved_tensors)
+        return of_hidden, product.flatten(0, -2).sum(0), None
 
 
 class _Rotation(torch.autograd.Function):

@@ -9,6 +9,7 @@ Shapes: B rows, T tokens a row, L labels of a batch, D hidden size, R examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.contract.errors import ExitCode, StageError
+from stages.influence.apart import Apart, ApartConsumer, apart
 from stages.influence.attention import Attention, attention_arguments, require_varlen, use_packed_attention
 from stages.influence.examples import Example
 from stages.influence.head import HeadShape, cross_entropy, head_gradients, head_of
@@ -67,7 +69,7 @@ class StudentLoss:
         self.products: Products = "fp32"
         self.shape = HeadShape.of(model.config)
         self.device = next(model.parameters()).device
-        self._consumer: Consumer | None = None
+        self._consumer: ApartConsumer | None = None
         self._consumed: set[str] = set()
         if attention == "varlen":
             require_varlen(self.device)
@@ -81,7 +83,8 @@ class StudentLoss:
         named = {id(parameter): name for name, parameter in model.named_parameters()}
         self._head_names = [named[id(parameter)] for parameter in head_of(model) if parameter is not None]
         self._embedding_name = named[id(model.get_input_embeddings().weight)]
-        self._of_head: dict[str, Tensor] = {}  # what waits for the embedding's gradient, if the head is tied to it
+        # What waits for the embedding's gradient, if the head is tied to it.
+        self._of_head: dict[str, Sequence[Tensor]] = {}
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(self._hook(name))
 
@@ -118,6 +121,31 @@ class StudentLoss:
         Products are fp32 whatever those of `sums` are: factors rounded to the nearest would take back what a warm-up
         has done to the weights of a released model (dither.py), and the gradient would be that of the model before it.
         """
+
+        def whole(name: str, gradients: Sequence[Tensor | None]) -> None:
+            (gradient,) = gradients
+            consume(name, gradient)
+
+        return self._backward(batch, weights_R, whole, None)
+
+    def gradients(self, batch: Batch, weights_R: Tensor, consume: ApartConsumer) -> Tensor:
+        """`gradient` for each example of a packed row, apart: `consume(name, gradients)` in the row's order.
+
+        Where `apart` is there, and all in one batch. Gradients may be overwritten once `consume` has returned.
+        """
+        assert self.apart is not None and batch.segments is not None
+        labels_E = batch.row_L.unique_consecutive(return_counts=True)[1].tolist()
+        with self.apart.taking(batch.segments, self._take):
+            return self._backward(batch, weights_R, consume, labels_E, self.apart.words(len(labels_E)))
+
+    def _backward(
+        self,
+        batch: Batch,
+        weights_R: Tensor,
+        consume: ApartConsumer,
+        labels_E: list[int] | None,
+        words_EVD: Tensor | None = None,
+    ) -> Tensor:
         self._consumer, self._consumed = consume, set()
         try:
             with torch.enable_grad(), products_in("fp32", self.device):
@@ -131,21 +159,27 @@ class StudentLoss:
                         weights_R.to(self.device, torch.float32)[batch.row_L],
                         chunk=self.chunk,
                         shape=self.shape,
+                        labels_E=labels_E,
+                        into_EVD=words_EVD,
                     )
                 nll_L, of_hidden_LD = found.nll_L, found.hidden_LD
-                self._of_head = dict(zip(self._head_names, (found.weight_VD, found.bias_V), strict=False))
-                del found
+                of_head = [list(found.weight_EVD), [] if found.bias_EV is None else list(found.bias_EV)]
+                self._of_head = dict(zip(self._head_names, of_head, strict=False))
+                del found, of_head
                 for name in (name for name in self._head_names if name != self._embedding_name):
                     # At once, not after the body's: nothing is added to it, and it is as large as the embedding's.
                     self._consumed.add(name)
                     consume(name, self._of_head.pop(name))
+                if words_EVD is not None:
+                    self._of_head.clear()  # apart.py adds the embedding's to it where it lies
                 hidden_LD.backward(of_hidden_LD)
                 self.ranks.backward_done()
         finally:
             self._consumer = None
+        none = [None] * (1 if labels_E is None else len(labels_E))
         for name, _ in self.model.named_parameters():
             if name not in self._consumed:
-                consume(name, self._of_head.pop(name, None))
+                consume(name, self._of_head.pop(name, none))
         return nll_L
 
     def _hidden(self, batch: Batch) -> Tensor:
@@ -165,21 +199,33 @@ class StudentLoss:
             if self._consumer is None:
                 return
             gradient, parameter.grad = parameter.grad, None
-            self._consumed.add(name)
-            of_head = self._of_head.pop(name, None)
-            if of_head is not None:
-                gradient = of_head.add_(gradient)
-            elif gradient is not None and gradient.is_sparse:
-                gradient = gradient.to_dense()
-            self._consumer(name, gradient)
+            self._take(name, [gradient])
 
         return hand_over
 
-    @torch.no_grad()
-    def _check_against_plain_model(self) -> None:
+    def _take(self, name: str, gradients: Sequence[Tensor | None]) -> None:
+        assert self._consumer is not None
+        self._consumed.add(name)
+        if of_head := self._of_head.pop(name, None):
+            gradients = [one.add_(other) for one, other in zip(of_head, gradients, strict=True)]
+        self._consumer(name, [each.to_dense() if each is not None and each.is_sparse else each for each in gradients])
+
+    @cached_property
+    def apart(self) -> Apart | None:
+        """What `gradients` needs: not over several ranks, nor on padded rows, nor for what apart.py does not know."""
+        if self.ranks.count > 1 or self.attention == "padded":
+            return None
+        return apart(self.model, lambda: self.sums(self.batches(self._trial), len(self._trial)))
+
+    @property
+    def _trial(self) -> list[Example]:
         vocabulary = self.model.config.get_text_config().vocab_size
         ids = [(7 * index + 3) % vocabulary for index in range(24)]
-        examples = [Example(tuple(ids[:9]), 2), Example(tuple(ids[9:]), 3)]
+        return [Example(tuple(ids[:9]), 2), Example(tuple(ids[9:]), 3)]
+
+    @torch.no_grad()
+    def _check_against_plain_model(self) -> None:
+        examples = self._trial
         plain = []
         for example in examples:
             # On padded rows the model's own attention needs no arguments: this is the model as its authors

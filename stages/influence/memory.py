@@ -6,15 +6,15 @@ With P parameters over N ranks:
     reference gradient    4 P/N (2 in bf16)
     K groups of it        2 K P/N (4 on a CPU)
     θ'                    4 P/N (2 in bf16), once anything is scored exactly
-    candidates' gradients 12 P, in first order on a CPU of one rank (`in_turn`)
 
 and while the reference gradient is taken, once: θ̄ 4 P/N, its sums 4 P/N (8 beside groups) and the groups; m and v then
 wait in the host's memory. A CPU has no other memory for them to wait in. The audit's noise takes a second reference
 gradient beside the first, and θ with other roundings, 4 P/N.
 
 Whatever N, there is what a backward pass needs whole for a moment: the gradient of the embedding (on a GPU two, if the
-head is tied to it), with several ranks the embedding gathered and its gradient on its way to the others, copied once
-more if its elements are no multiple of N; logits of one chunk, and activations.
+head is tied to it; on a CPU of one rank one for each candidate of those whose first order is taken `together`), with
+several ranks the embedding gathered and its gradient on its way to the others, copied once more if its elements are no
+multiple of N; logits of one chunk, and activations.
 """
 
 from __future__ import annotations
@@ -76,13 +76,12 @@ def student_size(folder: Path) -> StudentSize:
     )
 
 
-def in_turn(device: str, ranks: int) -> int:
-    """How many candidates' gradients a rank gathers before it takes first order's dot products.
+def together(device: str, ranks: int) -> int:
+    """How many candidates' gradients a backward pass takes at most for first order, each apart (apart.py).
 
-    A CPU then reads m, v and the reference gradients from memory once for all of them. Over ranks what is held would
-    not be partitioned.
+    On a CPU of one rank; they share a pass over the weights, and one over m, v and the reference gradients.
     """
-    return 4 if device == "cpu" and ranks == 1 else 1
+    return 8 if device == "cpu" and ranks == 1 else 1
 
 
 def rank_bytes(
@@ -109,8 +108,7 @@ def rank_bytes(
     scored = forward * part if exact else 0
     group_bytes = kept * part * (_FP32 if device == "cpu" else _BF16) if first_order else 0
     gradient = _bytes(options.gradient_dtype) * part if first_order else 0
-    held = (in_turn(device, ranks) - 1) * _FP32 * part if first_order else 0
-    probing = 3 * _FP32 * part + group_bytes + gradient + scored + held
+    probing = 3 * _FP32 * part + group_bytes + gradient + scored
     taking = (4 if device == "cpu" else 1) * _FP32 * part + group_bytes + scored + (2 if kept else 1) * _FP32 * part
     if noise:
         probing, taking = probing + gradient + _FP32 * part, taking + gradient
@@ -119,7 +117,8 @@ def rank_bytes(
         copies = 3 if size.largest % ranks == 0 else 4
         whole = max(copies * size.largest, (copies - 1) * size.largest + size.layer)
     else:
-        whole = size.largest * (2 if size.tied and device != "cpu" else 1)
+        of_embedding = 2 if size.tied and device != "cpu" else 1
+        whole = size.largest * max(of_embedding, together(device, ranks) if first_order else 1)
     return peak + _FP32 * whole + _activations(size, options, tokens)
 
 

@@ -24,7 +24,6 @@ measures it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from stages.influence.gradient import FirstOrderSums, ReferenceGradient, group_r
 from stages.influence.graphs import Graphs, Work
 from stages.influence.loss import StudentLoss, not_finite
 from stages.influence.matmul import spacing
-from stages.influence.memory import in_turn
+from stages.influence.memory import together
 from stages.influence.packing import Batch
 from stages.influence.ranks import Alone, Ranks, deal, sum_over
 from stages.influence.results import ExactResult, FirstOrderResult, ProbeOptions
@@ -165,7 +164,10 @@ class Prober:
 
     def first_orders_along(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """`first_orders` with a given reference gradient."""
-        count = self._together
+        if self._together > 1 and self.loss.apart:
+            groups = self._side_by_side(examples)
+            return [found for group in groups for found in self._first_orders_apart(linear, group)]
+        count = self.ranks.count
         starts = range(0, len(examples), count)
         return [found for start in starts for found in self._first_order_round(linear, examples[start : start + count])]
 
@@ -268,38 +270,53 @@ class Prober:
 
     @property
     def _together(self) -> int:
-        """Candidates whose first order is taken in one round, over all ranks."""
-        # A graph works on one: what it was captured with, gradients that another left among it, is what it reads again.
-        return self.ranks.count * (1 if self._graphs.on else in_turn(self.device.type, self.ranks.count))
+        """Candidates whose first order one backward pass takes, if the student's parts are known to apart.py."""
+        # A graph works on one: it is of a length, and of many candidates there are many.
+        return 1 if self._graphs.on else together(self.device.type, self.ranks.count)
+
+    def _side_by_side(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
+        """Examples in their order, as many as fit a packed row."""
+        group: list[Example] = []
+        for example in examples:
+            tokens = sum(len(each.ids) for each in [*group, example])
+            if group and (tokens > self.options.pack_tokens or len(group) == self._together):
+                yield group
+                group = []
+            group.append(example)
+        if group:
+            yield group
+
+    def _first_orders_apart(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
+        """Of examples that one backward pass takes."""
+        products = self._products(linear.gradient)
+        (batch,) = self.loss.batches(examples, tokens=sum(len(each.ids) for each in examples))
+        nll_L = self.loss.gradients(batch, torch.tensor([1.0 / each.tokens for each in examples]), products.consume)
+        sums = products.there().cpu().numpy()
+        found: dict[int, FirstOrderResult] = {}
+        for place, row in enumerate(batch.row_L.unique_consecutive().tolist()):
+            loss = float(nll_L[batch.row_L == row].double().mean())
+            found[row] = self._first_order_result(linear, loss, sums[place])
+        return [found[row] for row in range(len(examples))]
 
     def _first_order_round(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
-        """A candidate a rank, some in turn; a rank without one repeats the first, to keep in step."""
+        """A candidate a rank; a rank without one repeats the first, to keep in step."""
         count, rank = self.ranks.count, self.ranks.rank
-        turns = [examples[start : start + count] for start in range(0, len(examples), count)]
-        *before, last = [turn[rank] if rank < len(turn) else examples[0] for turn in turns]
-        held: dict[str, list[Tensor | None]] = defaultdict(list)
-
-        def parts(gradient: Tensor | None) -> Sequence[Tensor | None]:
-            return [None] * count if gradient is None else list(self.ranks.spread(gradient))
-
-        def hold(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
-            return (self.loss.gradient(batch, weights_R, lambda name, gradient: held[name].extend(parts(gradient))),)
 
         def work(batch: Batch, weights_R: Tensor) -> tuple[Tensor, ...]:
             products = self._products(linear.gradient)
 
             def consume(name: str, gradient: Tensor | None) -> None:
-                products.consume(name, [*held.pop(name, ()), *parts(gradient)])
+                products.consume(name, [None] * count if gradient is None else list(self.ranks.spread(gradient)))
 
             nll_L = self.loss.gradient(batch, weights_R, consume)
-            return nll_L, products.there()[: count * len(turns)]
+            return nll_L, products.there()
 
-        own = [self._backward(example, hold, None)[0] for example in before]
-        loss, (products,) = self._backward(last, work, ("first order", id(linear)))
-        mine = np.zeros((len(turns), count))
-        mine[:, rank] = [*own, loss]
+        own = examples[rank] if rank < len(examples) else examples[0]
+        loss, (products,) = self._backward(own, work, ("first order", id(linear)))
+        mine = np.zeros(count)
+        mine[rank] = loss
         losses, *found = sum_over(self.ranks, [mine, *products.cpu().numpy()])
-        return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
+        return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=False)][: len(examples)]
 
     def _first_order_result(self, linear: Linearised, loss: float, products: Floats) -> FirstOrderResult:
         if not math.isfinite(loss):
@@ -312,7 +329,8 @@ class Prober:
         return FirstOrderResult(score, stderr, float(loss), reason, groups)
 
     def _products(self, gradient: ReferenceGradient) -> FirstOrderSums:
-        return FirstOrderSums(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq, self._together)
+        candidates = max(self._together, self.ranks.count)
+        return FirstOrderSums(gradient, self.adam, self.state.exp_avg, self.state.exp_avg_sq, candidates)
 
     @cached_property
     def _drift_R(self) -> Floats:

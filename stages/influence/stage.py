@@ -35,7 +35,7 @@ ROWS = with_columns(
 
 _READ = ("response_id", "instruction_id", "prompt_id", "instruction", "response")
 # Candidates of one call, for each device: between two calls the stage can be stopped.
-_ROUND = 4
+_ROUND = 8
 
 
 def run(context: StageContext) -> None:

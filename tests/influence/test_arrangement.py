@@ -155,7 +155,7 @@ def test_the_head_in_chunks_equals_autograd_over_all_logits(shape: HeadShape) ->
     nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     (nll * coefficients).sum().backward()
     found = head_gradients(hidden, weight, bias, labels, coefficients, chunk=5, shape=shape)
-    ours = [found.hidden_LD, found.weight_VD, found.bias_V]
+    ours = [found.hidden_LD, found.weight_EVD[0], found.bias_EV[0]]
     torch.testing.assert_close(ours, [leaf.grad for leaf in leaves], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.nll_L, nll.detach())
     for chunk in (1, 4, 23):

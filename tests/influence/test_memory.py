@@ -11,7 +11,7 @@ import pytest
 from stages.audit.settings import AuditSettings
 from stages.contract.errors import ExitCode, StageError
 from stages.influence import inputs
-from stages.influence.memory import StudentSize, rank_bytes, student_size
+from stages.influence.memory import StudentSize, rank_bytes, student_size, together
 from stages.influence.results import ProbeOptions
 from stages.influence.scorer import Scoring
 from stages.influence.settings import InfluenceSettings, ProbeSettings
@@ -89,6 +89,14 @@ def test_a_tied_head_costs_a_gpu_a_second_gradient_of_the_embedding() -> None:
     arguments = {"ranks": 1, "exact": True, "first_order": True, "tokens": 1024}
     tied, untied = (rank_bytes(replace(LLAMA_8B, tied=tie), FRUGAL, **arguments) for tie in (True, False))
     assert tied - untied == 4 * LLAMA_8B.largest
+
+
+def test_candidates_side_by_side_each_have_a_gradient_of_the_embedding_on_a_cpu() -> None:
+    arguments = {"ranks": 1, "exact": True, "tokens": 1024, "device": "cpu"}
+    # Without groups the peak is while candidates are probed.
+    both, exact = (rank_bytes(LLAMA_8B, FRUGAL, first_order=first, **arguments) for first in (True, False))
+    more = (together("cpu", 1) - 1) * 4 * LLAMA_8B.largest
+    assert more <= both - exact <= more + 24 * LLAMA_8B.parameters
 
 
 def needed(monkeypatch: pytest.MonkeyPatch, size: StudentSize, settings: ProbeSettings, gpus: int) -> int:
