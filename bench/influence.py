@@ -292,7 +292,6 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     from stages.influence.memory import together
 
     reference, candidates = inputs(setup)
-    turn = together(device(), ranks=1)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
     beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
@@ -305,6 +304,8 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
         """Of a candidate of so many tokens: seconds with error bars, seconds without, share of the floor."""
         ids = candidates[0].ids * (length // len(candidates[0].ids) + 1)
         example = replace(candidates[0], ids=ids[:length])
+        # As many as share a backward pass.
+        turn = max(1, min(together(device(), ranks=1), probe.options.pack_tokens // length))
         alike = [example] * turn
         _, seconds = timed(partial(probe.first_orders, alike))
         runs = [beside(partial(probe.first_orders_along, bare, alike)) for _ in range(2)]
@@ -315,7 +316,7 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
             "floor": round(statistics.median(shares), 3),
         }
 
-    probe.first_orders(candidates[:turn])
+    probe.first_orders(candidates)
     # As the stage asks for them: many at once.
     first, first_s = timed(lambda: probe.first_orders(candidates))
     shares = [

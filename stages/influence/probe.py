@@ -15,7 +15,7 @@ the candidates of first order; for `exact` every rank computes the candidate's g
 
 Memory in fp32 models: θ, m, v (shared with the caller's state), θ' in forward_dtype once `exact` or a
 gradient is asked for, and 1 + gradient_groups for the reference gradient. A candidate's own gradient exists a
-parameter at a time, but where first order gathers some of them first. memory.py says it in bytes.
+parameter at a time. memory.py says it in bytes.
 
 Not guaranteed: that rounding is the same under another packing, thread count, device or number of ranks; `noise`
 measures it.
