@@ -35,7 +35,7 @@ def shared_layer() -> Any:
     return model
 
 
-def frozen_norm() -> Any:
+def another_norm() -> Any:
     """A module of a kind that is not known, with a weight that no token reaches."""
     model = llama()
     model.model.unread = torch.nn.LayerNorm(4)
@@ -53,7 +53,7 @@ UNKNOWN: dict[str, Callable[[], Any]] = {
     "gemma2's norms and embedding": STUDENTS["gemma2 with soft caps"],
     "gpt2's layers": STUDENTS["gpt2"],
     "a layer used twice": shared_layer,
-    "another norm": frozen_norm,
+    "another norm": another_norm,
 }
 
 
