@@ -164,7 +164,7 @@ class Prober:
 
     def first_orders_along(self, linear: Linearised, examples: Sequence[Example]) -> list[FirstOrderResult]:
         """`first_orders` with a given reference gradient."""
-        if self._together > 1 and self.loss.apart:
+        if self._together > 1:
             groups = self._side_by_side(examples)
             return [found for group in groups for found in self._first_orders_apart(linear, group)]
         count = self.ranks.count
@@ -270,9 +270,10 @@ class Prober:
 
     @property
     def _together(self) -> int:
-        """Candidates whose first order one backward pass takes, if the student's parts are known to apart.py."""
+        """Candidates whose first order one backward pass takes: one where the student is not known to apart.py."""
+        count = together(self.device.type, self.ranks.count)
         # A graph works on one: it is of a length, and of many candidates there are many.
-        return 1 if self._graphs.on else together(self.device.type, self.ranks.count)
+        return count if count > 1 and not self._graphs.on and self.loss.apart else 1
 
     def _side_by_side(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
         """Examples in their order, as many as fit a packed row."""
@@ -316,7 +317,7 @@ class Prober:
         mine = np.zeros(count)
         mine[rank] = loss
         losses, *found = sum_over(self.ranks, [mine, *products.cpu().numpy()])
-        return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=False)][: len(examples)]
+        return [self._first_order_result(linear, *each) for each in zip(losses, found, strict=True)][: len(examples)]
 
     def _first_order_result(self, linear: Linearised, loss: float, products: Floats) -> FirstOrderResult:
         if not math.isfinite(loss):
