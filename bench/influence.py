@@ -6,7 +6,8 @@ Published (arXiv 2410.14208, released code): for each candidate the checkpoint i
 taken on the candidate padded to 1024 tokens, and the reference set is evaluated in batches of 8 padded to 1024. Here in
 fp32, as ours is, so that arithmetic and layout are compared and not precision. `exact` and `first_order` are those of
 stages.influence.probe, with error bars; `two_stage` is first order on all and `corrected` on the best and the worst of
-each prompt's four candidates: the seconds of both, by how many candidates need them.
+each prompt's four candidates: the seconds of both, by how many candidates need them. Ratios are of seconds, each times
+the rate of fp32 products beside it: between two ways lie minutes, in which a shared machine may change by half.
 
 The truth is an oracle in fp64 (tests/influence/oracle.py), straight from the formula. It is slow, so agreement is of
 the first `--oracle-references` rows, speed of all. The floor is the time that the necessary matrix products alone would
@@ -26,12 +27,13 @@ import argparse
 import gc
 import json
 import multiprocessing
+import operator
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -228,18 +230,30 @@ def run_published(setup: Setup) -> dict[str, Any]:
     reference, candidates = inputs(setup)
     model, _ = plain_student(setup)
     model.to(device())
-    first, rest = reference[:PAPER_BATCH], reference[PAPER_BATCH :: setup.share]
+    first, others = reference[:PAPER_BATCH], reference[PAPER_BATCH:]
 
     def one() -> None:
         state = load_state(setup.checkpoint, model)
         # The loss before the step is the same for all candidates: it is not counted.
         paper_score(model, state, candidates[0], first, lr=setup.lr, dtype=torch.float32, before=0.0)
 
+    found = beside(one)
+    batches = [others[start : start + PAPER_BATCH] for start in range(0, len(others), PAPER_BATCH)]
     # Every row is padded to the same length, so what some of them take says what all do.
-    _, started = timed(one)
-    _, passing = timed(lambda: paper_reference_loss(model, rest)) if rest else (0.0, 0.0)
-    others = (len(reference) - len(first)) / max(1, len(rest))
-    return {"seconds": started + passing * others, "peak": peak_gib(device())}
+    if some := batches[:: setup.share]:
+        passing = reduce(operator.add, (beside(partial(paper_reference_loss, model, batch)) for batch in some))
+        found += passing * (len(others) / sum(len(batch) for batch in some))
+    return {"published": found, "peak": peak_gib(device())}
+
+
+def beside(call: Callable[[], Any]) -> Beside:
+    """`timed_beside` on this machine's device."""
+    return timed_beside(call, device(), _fp32_setting())
+
+
+@cache
+def _fp32_setting() -> str:
+    return fp32_setting(device())
 
 
 def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
@@ -258,26 +272,21 @@ def run_exact(setup: Setup) -> dict[str, Any]:
     """Seconds of `exact` and of the pass of `corrected`: of a share of the packs, by their tokens, if so asked."""
     reference, candidates = inputs(setup)
     probe = prober(setup, reference, gradient_groups=GROUPS)
-    beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
     probe.reference_losses(probe.step(candidates[0])[0], probe._batches[:1])
     step = beside(lambda: probe.step(candidates[0]))
     weights, passes = probe._stepped, {}
     for name, batches in (("exact", probe._batches), ("corrected", probe._corrected_batches)):
         some = batches[:: setup.share]
-        found = beside(partial(probe.reference_losses, weights, some))
-        seconds = found.seconds * sum(each.tokens for each in batches) / sum(each.tokens for each in some)
-        passes[name] = Beside(seconds, found.rate)
-    # Each part at its own rate: a pass over all rows takes minutes.
-    needed = flops(probe.loss.model, reference) / passes["exact"].rate
-    needed += 3 * flops(probe.loss.model, candidates[:1]) / step.rate
-    exact_s = step.seconds + passes["exact"].seconds
+        # Each pack beside products of its own: a pass over all rows takes minutes.
+        found = reduce(operator.add, (beside(partial(probe.reference_losses, weights, [each])) for each in some))
+        passes[name] = found * (sum(each.tokens for each in batches) / sum(each.tokens for each in some))
+    exact = step + passes["exact"]
     return {
         "base_s": passes["exact"].seconds,
-        "exact_s": exact_s,
-        "corrected_s": step.seconds + passes["corrected"].seconds,
-        "floor_exact": needed / exact_s,
+        "exact": exact,
+        "correction": step + passes["corrected"],
+        "floor_exact": exact.share(flops(probe.loss.model, reference) + 3 * flops(probe.loss.model, candidates[:1])),
         "peak": peak_gib(device()),
-        "gflops": passes["exact"].rate / 1e9,
         "tokens": sum(len(example.ids) for example in reference),
     }
 
@@ -294,7 +303,6 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
     reference, candidates = inputs(setup)
     some = reference[: max(GROUPS, len(reference) // setup.share)]
     probe = prober(setup, some)
-    beside = partial(timed_beside, device=device(), setting=fp32_setting(device()))
     _, gradient_s = timed(lambda: probe.linearised)
     share = sum(len(example.ids) for example in some) / sum(len(example.ids) for example in reference)
     gradient = replace(probe.linearised.gradient, groups={}, rows=[], shares=np.zeros(0))
@@ -318,29 +326,33 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
 
     probe.first_orders(candidates)
     # As the stage asks for them: many at once.
-    first, first_s = timed(lambda: probe.first_orders(candidates))
+    first = probe.first_orders(candidates)
+    found = beside(lambda: probe.first_orders(candidates))
     shares = [
         beside(partial(probe.first_orders_along, bare, candidates)).share(3 * flops(probe.loss.model, candidates))
         for _ in range(2)
     ]
-    found = {
+    line = {
         "gradient_s": gradient_s / share,
-        "first_s": first_s / len(candidates),
+        "first_order": found * (1 / len(candidates)),
         "ends": len(deciding([result.score for result in first])) / len(candidates),
         "floor_first": statistics.median(shares),
         "by_tokens": {str(length): by_length(length) for length in setup.lengths},
         "candidate_tokens": statistics.median(len(example.ids) for example in candidates),
         "peak": peak_gib(device()),
     }
-    return found | ({"agreement": agreement(probe, candidates)} if len(some) == setup.oracle_references else {})
+    return line | ({"agreement": agreement(probe, candidates)} if len(some) == setup.oracle_references else {})
 
 
 def ours(setup: Setup) -> dict[str, Any]:
     """What every way of ours takes; `two_stage` is first order on all and `corrected` on each prompt's ends."""
     exact, first = alone(run_exact, setup), alone(run_first_order, setup)
-    two_stage = first["first_s"] + exact["corrected_s"] * first["ends"]
+    ways = {
+        "corrected": first["first_order"] + exact["correction"],
+        "two_stage": first["first_order"] + exact["correction"] * first["ends"],
+    }
     peaks = {"peak_exact": exact["peak"], "peak": max(exact["peak"], first["peak"])}
-    return {**exact, **first, "two_stage_s": two_stage, **peaks}
+    return {**exact, **first, **ways, **peaks}
 
 
 def run_agreement(setup: Setup) -> dict[str, list[float]]:
@@ -402,23 +414,27 @@ def report(
 
     spearman = {way: float(spearmanr(found, truth).statistic) for way, found in scores.items()}
     pearson = {way: float(pearsonr(found, truth).statistic) for way, found in scores.items()}
-    rows = [
-        ("published", published["seconds"], None, published["peak"]),
-        ("exact", mine["exact_s"], mine["floor_exact"], mine["peak_exact"]),
-        ("corrected", mine["corrected_s"] + mine["first_s"], None, mine["peak"]),
-        ("two_stage", mine["two_stage_s"], None, mine["peak"]),
-        ("first_order", mine["first_s"], mine["floor_first"], mine["peak"]),
+    theirs: Beside = published["published"]
+    rows: list[tuple[str, Beside, float | None, float]] = [
+        ("published", theirs, None, published["peak"]),
+        ("exact", mine["exact"], mine["floor_exact"], mine["peak_exact"]),
+        ("corrected", mine["corrected"], None, mine["peak"]),
+        ("two_stage", mine["two_stage"], None, mine["peak"]),
+        ("first_order", mine["first_order"], mine["floor_first"], mine["peak"]),
     ]
     references = len(setup.reference)
     print(f"{references} reference rows ({mine['tokens']} tokens), {len(setup.candidates)} candidates of about")
     print(f"{mine['candidate_tokens']:.0f} tokens, lr {setup.lr:g}; agreement on {setup.oracle_references} rows")
-    print(f"{describe(device())}, {mine['gflops']:.0f} GFLOP/s in fp32")
-    print(f"{'way':<13}{'s/candidate':>12}{'ratio':>8}{'Spearman':>10}{'Pearson':>10}{'floor':>8}{'peak GiB':>10}")
-    for name, seconds, floor, peak in rows:
-        ratio = published["seconds"] / seconds
+    print(f"{describe(device())}, fp32 products beside each way; ratios are of seconds times GFLOP/s")
+    print(f"{'way':<13}{'s/candidate':>12}{'GFLOP/s':>9}{'ratio':>8}", end="")
+    print(f"{'Spearman':>10}{'Pearson':>10}{'floor':>8}{'peak GiB':>10}")
+    for name, took, floor, peak in rows:
         agrees = "".join(f"{known[name]:>10.5f}" if name in known else " " * 10 for known in (spearman, pearson))
         shown = f"{floor:>8.3f}" if floor is not None else " " * 8
-        print(f"{name:<13}{seconds:>12.2f}{ratio:>8.1f}{agrees}{shown}{peak:>10.2f}")
+        print(
+            f"{name:<13}{took.seconds:>12.2f}{took.rate / 1e9:>9.0f}{took.times_faster(theirs):>8.1f}"
+            f"{agrees}{shown}{peak:>10.2f}"
+        )
     for length, each in mine["by_tokens"].items():
         print(
             f"first order, {length:>4} tokens: {each['seconds']:.2f} s, scores alone {each['scores_alone']:.2f} s, "
@@ -429,20 +445,21 @@ def report(
         "machine": describe(device()),
         "refs": references,
         "candidates": len(setup.candidates),
-        **{f"ratio_{name}": round(published["seconds"] / seconds, 2) for name, seconds, *_ in rows[1:]},
+        **{f"ratio_{name}": round(took.times_faster(theirs), 2) for name, took, *_ in rows[1:]},
         **{f"spearman_{name}": round(value, 5) for name, value in spearman.items()},
         "floor_exact": round(mine["floor_exact"], 3),
         "floor_first_order": round(mine["floor_first"], 3),
         "peak_gib": round(mine["peak"], 2),
         "peak_gib_exact": round(mine["peak_exact"], 2),
         "peak_gib_published": round(published["peak"], 2),
-        "seconds": {name: round(seconds, 3) for name, seconds, *_ in rows},
+        "seconds": {name: round(took.seconds, 3) for name, took, *_ in rows},
+        "gflops_beside": {name: round(took.rate / 1e9) for name, took, *_ in rows},
         "once_s": {"base": round(mine["base_s"], 1), "gradient": round(mine["gradient_s"], 1)},
         "tokens": mine["tokens"],
         "candidate_tokens": mine["candidate_tokens"],
         "oracle_refs": setup.oracle_references,
         "timed_share": round(1 / setup.share, 3),
-        "gflops": round(mine["gflops"]),
+        "gflops": round(mine["exact"].rate / 1e9),
         "first_order_by_tokens": mine["by_tokens"],
     }
     save("influence", f"{references}", line)

@@ -82,19 +82,30 @@ def fp32_setting(device: str) -> str:
 
 @dataclass(frozen=True)
 class Beside:
-    """A call timed between two spells of matrix products: a shared machine's rate wanders by a fifth in minutes.
+    """Calls timed between spells of matrix products: a shared machine's rate wanders by a fifth in minutes.
 
     Attributes:
-        seconds: the call's.
-        rate: FLOP/s of the products before and after it, all of them and not the best.
+        seconds: the calls'.
+        rate: FLOP/s of the products before and after each (all of them, not the best), weighted by the calls' seconds.
     """
 
     seconds: float
     rate: float
 
     def share(self, flops: float) -> float:
-        """Of the call's time, what `flops` operations take at that rate."""
+        """Of the calls' time, what `flops` operations take at that rate."""
         return flops / self.rate / self.seconds
+
+    def times_faster(self, other: Beside) -> float:
+        """The other's seconds by these, had the machine been as fast beside it as it was beside these."""
+        return other.seconds * other.rate / (self.seconds * self.rate)
+
+    def __add__(self, other: Beside) -> Beside:
+        seconds = self.seconds + other.seconds
+        return Beside(seconds, (self.seconds * self.rate + other.seconds * other.rate) / seconds)
+
+    def __mul__(self, times: float) -> Beside:
+        return Beside(self.seconds * times, self.rate)
 
 
 def timed_beside(call: Callable[[], Any], device: str, setting: str, spell: float = 0.4) -> Beside:

@@ -45,7 +45,9 @@ def influence() -> Iterator[str]:
         "`published` loads the checkpoint from disk for each candidate, pads to 1024 tokens, evaluates batches of 8,\n"
         "in fp32 here as ours is. `corrected` is first order plus an exact pass over two of eight groups of reference\n"
         "rows; `two_stage` is first order on all and `corrected` on the best and worst of four. Agreement is with an\n"
-        "fp64 oracle. The floor is the time of the necessary matrix products alone at the machine's fp32 rate.\n"
+        "fp64 oracle. The floor is the time of the necessary matrix products alone at the machine's fp32 rate, which\n"
+        "wanders: GFLOP/s is that beside each way, and times faster, where it is given, is of seconds at one and the\n"
+        "same.\n"
     )
     for each in found:
         yield (
@@ -54,20 +56,21 @@ def influence() -> Iterator[str]:
             f"{each['oracle_refs']} rows and {each['candidates']} candidates.{_timed(each.get('timed_share', 1.0))}\n"
         )
         floors = {"exact": each["floor_exact"], "first_order": each["floor_first_order"]}
-        rows = []
+        rows, beside = [], each.get("gflops_beside", {})
         for way in WAYS:
             spearman = each.get(f"spearman_{way}")
             rows.append(
                 (
                     way,
                     f"{each['seconds'][way]:.2f}",
+                    str(beside.get(way, "")),
                     f"{each.get(f'ratio_{way}', 1.0):.1f}",
                     "" if spearman is None else f"{spearman:.4f}",
                     f"{floors[way]:.0%}" if way in floors else "",
                     f"{each.get(f'peak_gib_{way}', each['peak_gib']):.1f}",
                 )
             )
-        yield table(("way", "s", "times faster", "Spearman", "of the floor", "peak GiB"), rows)
+        yield table(("way", "s", "GFLOP/s", "times faster", "Spearman", "of the floor", "peak GiB"), rows)
         once = each["once_s"]
         yield f"Once a shard: {once['base']:.0f} s for the base, {once['gradient']:.0f} s for the reference gradient.\n"
         lengths = [
