@@ -214,7 +214,7 @@ def draw(result: dict[str, Any]) -> None:
         y, end = 14.0 + 34.0 * index, x(math.log10(seconds[way]))
         parts.append(rect(x.start, y, end - x.start, 20.0, "fill-a" if way == "published" else "fill-c"))
         parts.append(text(x.start - 8, y + 15, way, anchor="end", class_="small"))
-        ratio = f"  {seconds['published'] / seconds[way]:.1f}×" if way != "published" else ""
+        ratio = f"  {result[f'ratio_{way}']:.1f}×" if way != "published" else ""
         parts.append(text(end + 6, y + 15, f"{seconds[way]:.2f} s{ratio}", class_="small strong"))
     said = "; ".join(f"{way} {value:.2f} s" for way, value in seconds.items())
     figure = Svg(620.0, height, "".join(parts), "Seconds to score one candidate", said)
