@@ -324,9 +324,8 @@ def run_first_order(setup: Setup) -> dict[str, Any]:
             "floor": round(statistics.median(shares), 3),
         }
 
-    probe.first_orders(candidates)
-    # As the stage asks for them: many at once.
     first = probe.first_orders(candidates)
+    # As the stage asks for them: many at once.
     found = beside(lambda: probe.first_orders(candidates))
     shares = [
         beside(partial(probe.first_orders_along, bare, candidates)).share(3 * flops(probe.loss.model, candidates))
