@@ -67,9 +67,9 @@ class Job(_Frozen):
 
 
 class Advance(_Frozen):
-    """How far the training is. `phase` is loading, reference, training or saving."""
+    """How far the training is: in pairs while DPO's reference is computed, in steps while it trains."""
 
-    phase: str = "loading"
+    phase: Literal["loading", "reference", "training", "saving"] = "loading"
     done: int = 0
     total: int = 0
     loss: float | None = None

@@ -42,7 +42,6 @@ from stages.training.rendezvous import Introduction, gather, join
 from stages.training.settings import TrainingSettings
 
 POLL_S = 0.2
-LOADING, TRAINING = "loading", "training"
 
 
 def train(context: StageContext, model: Path, tables: Mapping[str, pa.Table]) -> None:
@@ -127,7 +126,7 @@ class _Launched:
         self.layout = layout
         self.gang = gang
         self.start = start
-        self.counting = False
+        self.counting = ""
         self.stopping = False
 
     def run(self) -> Outcome:
@@ -153,7 +152,7 @@ class _Launched:
             self.gang.settle([*self._failures(), error])
 
     def _wait(self, process: subprocess.Popen[bytes], advance: Advance) -> None:
-        loading = advance.phase == LOADING
+        loading = advance.phase == "loading"
         with self.context.meter.phase("load" if loading else "compute", devices=0 if loading else self.job.ranks):
             try:
                 process.wait(POLL_S)
@@ -161,11 +160,12 @@ class _Launched:
                 return
 
     def _show(self, advance: Advance) -> None:
-        if advance.phase != TRAINING:
+        if not advance.total:
             self.context.progress.phase(advance.phase)
-        elif not self.counting:
-            self.context.progress.begin(advance.total, done=advance.done, unit="steps", phase=TRAINING)
-            self.counting = True
+        elif advance.phase != self.counting:
+            unit = "pairs" if advance.phase == "reference" else "steps"
+            self.context.progress.begin(advance.total, done=advance.done, unit=unit, phase=advance.phase)
+            self.counting = advance.phase
         else:
             self.context.progress.update(advance.done)
 
@@ -176,7 +176,7 @@ class _Launched:
         self.stopping = True
         if not self.context.pods.first:
             self.gang.tell("stop")
-        elif advance.phase == LOADING:
+        elif advance.phase in ("loading", "reference"):
             raise Interrupted()  # nothing is done yet, so nothing is worth waiting for
         else:
             self.job.stop.touch()

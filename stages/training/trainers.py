@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from stages.dpo.settings import DpoSettings
 from stages.training.batches import micro_batches, row_order
 from stages.training.deepspeed_config import deepspeed_config
-from stages.training.job import Job
+from stages.training.job import Advance, Job, write_whole
 from stages.training.schedules import rate
 from stages.training.settings import TrainingSettings
 
@@ -91,6 +92,10 @@ class RowTrainer(_Ours, SFTTrainer):  # type: ignore[misc]
 class PairTrainer(_Ours, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer on pairs of ids; the reference is the model before training, computed once for every pair."""
 
+    def __init__(self, *, job: Job, pairs: int, **arguments: Any) -> None:
+        self._job, self._pairs, self._referred = job, pairs, 0
+        super().__init__(**arguments)  # computes the reference
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # trl knows pairs of text only, and tokenises them another way than generation did
 
@@ -111,6 +116,14 @@ class PairTrainer(_Ours, DPOTrainer):  # type: ignore[misc]
             return super()._precompute_ref_logps(*args, **kwargs)
         finally:
             self.accelerator = accelerator
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """Says how far it is: that can take as long as the training."""
+        found = super().compute_ref_log_probs(model, inputs)
+        self._referred = min(self._pairs, self._referred + len(found[0]) * self._job.ranks)
+        if os.environ["RANK"] == "0":
+            write_whole(self._job.progress, Advance(phase="reference", done=self._referred, total=self._pairs))
+        return found
 
 
 class _MainInItsPod:
@@ -145,11 +158,12 @@ def pair_trainer(job: Job, settings: DpoSettings, tokenizer: Any, pairs: Rows, h
         # Measured before the first step and again after the last; a resumed training has the first in its log.
         eval_on_start=bool(heldout) and job.resume is None,
     )
-    return _made(PairTrainer, job, settings, arguments, tokenizer, train=pairs, heldout=heldout)
+    kind = partial(PairTrainer, job=job, pairs=len(pairs) + len(heldout))
+    return _made(kind, job, settings, arguments, tokenizer, train=pairs, heldout=heldout)
 
 
 def _made(
-    kind: type[Any],
+    kind: Callable[..., Any],
     job: Job,
     settings: TrainingSettings,
     arguments: Any,

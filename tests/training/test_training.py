@@ -12,6 +12,7 @@ import pytest
 
 from stages.contract.artifact import Artifact
 from stages.contract.errors import ExitCode, StageError
+from stages.contract.progress import Progress
 from stages.contract.store import Store
 from stages.contract.task import ArtifactInput
 from tests.support import model_input, publish, run_stage
@@ -98,6 +99,23 @@ def test_dpo_is_what_its_paper_says(file_store: Store, tiny_model: Path, tmp_pat
     assert [entry["step"] for entry in figures["rewards"]] == [1, 2, 3, 4]
     assert figures["heldout"]["before"]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert figures["heldout"]["after"]["margin"] > figures["heldout"]["before"]["margin"]
+
+
+def test_dpo_says_how_far_its_reference_is_and_then_its_steps(
+    file_store: Store, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, int, str]] = []
+    begin = Progress.begin
+
+    def counting(self: Progress, total: int, **said: Any) -> None:
+        counted.append((said["phase"], total, said["unit"]))
+        begin(self, total, **said)
+
+    monkeypatch.setattr(Progress, "begin", counting)
+    given = publish(file_store, "pairs", tables={"rows": pairs()})
+    settings = COMMON | {"batch": 4, "epochs": 2}
+    run_stage(file_store, "dpo", settings, {"teacher": model_input(tiny_model), "pairs": given})
+    assert counted == [("reference", 11, "pairs"), ("training", 4, "steps")]
 
 
 def test_two_bf16_ranks_start_at_a_margin_of_zero_and_keep_the_teacher_s_own_files(
