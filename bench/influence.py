@@ -27,13 +27,12 @@ import argparse
 import gc
 import json
 import multiprocessing
-import operator
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,19 +240,15 @@ def run_published(setup: Setup) -> dict[str, Any]:
     batches = [others[start : start + PAPER_BATCH] for start in range(0, len(others), PAPER_BATCH)]
     # Every row is padded to the same length, so what some of them take says what all do.
     if some := batches[:: setup.share]:
-        passing = reduce(operator.add, (beside(partial(paper_reference_loss, model, batch)) for batch in some))
+        passing = beside(*(partial(paper_reference_loss, model, batch) for batch in some))
         found += passing * (len(others) / sum(len(batch) for batch in some))
     return {"published": found, "peak": peak_gib(device())}
 
 
-def beside(call: Callable[[], Any]) -> Beside:
-    """`timed_beside` on this machine's device."""
-    return timed_beside(call, device(), _fp32_setting())
-
-
-@cache
-def _fp32_setting() -> str:
-    return fp32_setting(device())
+def beside(*calls: Callable[[], Any]) -> Beside:
+    """The sum of `timed_beside` on this machine's device, each call beside products of its own."""
+    found = (timed_beside(call, device(), fp32_setting(device())) for call in calls)
+    return sum(found, Beside(0.0, 0.0))
 
 
 def prober(setup: Setup, reference: list[Any], **options: Any) -> Any:
@@ -277,8 +272,8 @@ def run_exact(setup: Setup) -> dict[str, Any]:
     weights, passes = probe._stepped, {}
     for name, batches in (("exact", probe._batches), ("corrected", probe._corrected_batches)):
         some = batches[:: setup.share]
-        # Each pack beside products of its own: a pass over all rows takes minutes.
-        found = reduce(operator.add, (beside(partial(probe.reference_losses, weights, [each])) for each in some))
+        # Pack by pack: a pass over all rows takes minutes.
+        found = beside(*(partial(probe.reference_losses, weights, [each]) for each in some))
         passes[name] = found * (sum(each.tokens for each in batches) / sum(each.tokens for each in some))
     exact = step + passes["exact"]
     return {

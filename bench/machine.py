@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,7 @@ def matmul_flops(
     return 2 * size**3 / min(_products(size, seconds, setting, device, dtype))
 
 
+@cache
 def fp32_setting(device: str) -> str:
     """Under which of torch's settings fp32 products are fastest: on a CPU oneDNN's are fp32 under any."""
     return "highest" if device == "cuda" else max(("highest", "medium"), key=lambda each: matmul_flops(setting=each))
