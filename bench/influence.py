@@ -31,6 +31,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,8 +129,9 @@ def alone(way: Callable[[Setup], Any], setup: Setup) -> Any:
         torch.cuda.reset_peak_memory_stats()
         found, seconds = timed(partial(way, setup))
     else:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found, seconds = timed(partial(pool.apply, way, (setup,)))
+        # A killed worker is an error here; a multiprocessing.Pool would wait for its answer for ever.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found, seconds = timed(lambda: pool.submit(way, setup).result())
     print(f"  {name}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return found
 
@@ -156,6 +158,7 @@ def warm_up(setup: Setup) -> None:
             labels = ids.masked_fill(torch.arange(ids.shape[1], device=device()) < example.labels_from, -100)
             (model(ids, labels=labels).loss / WARM_UP_ROWS).backward()
         optimizer.step()
+    optimizer.zero_grad()  # to write a file copies what goes into it
     named = dict(model.named_parameters())
     state = AdamState(
         weights={name: p.detach() for name, p in named.items()},

@@ -10,7 +10,8 @@ size relative to the spread of the scores, what part of it all candidates share 
 sees), seconds a candidate, and for those with a stated σ the share of errors within 2 σ.
 
 A CPU without bf16 products takes fifteen times as long for one as for fp32's, and it has none in TF32; there each is
-taken in fp32 of rounded factors, which is what such a product is.
+taken in fp32 of rounded factors, which is what such a product is. A student of 1.1B on a CPU is scored by exact passes
+alone: first order's error bars hold nine gradients.
 
 Writes bench/results/ and, for SmolLM2, two figures into docs/figures/, again after every part, truths included. What an
 earlier run with the same rows on this machine has found is not measured again: delete its file for that.
@@ -41,6 +42,7 @@ from bench.machine import describe, device, results, save, timed
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 RATES = (5e-6, 1e-5, 1e-4, 1e-3)
 NOISY = 4  # candidates that σ is measured on
+LEAST = {"exact": 0.999, "first_order": 0.99}  # Spearman, at the learning rates of students' training
 
 
 def main() -> int:
@@ -91,7 +93,8 @@ def main() -> int:
 
         less = [rate for rate in line["rates"] if options.less_lr is None or rate["lr"] in options.less_lr]
         less_precise = {"exact tf32": run_tf32, "bf16 weights": run_bf16, "released": run_released}
-        for rates, runs in ((line["rates"], {"exact": run_fp32}), (less, less_precise)):
+        fp32 = run_fp32 if options.student == "smollm2" or device() == "cuda" else run_exact
+        for rates, runs in ((line["rates"], {"exact": fp32}), (less, less_precise)):
             for rate in rates:
                 measure(rate, *(run for way, run in runs.items() if way not in rate["ways"]))
     print(json.dumps(line))
@@ -99,7 +102,7 @@ def main() -> int:
     bad = [
         each["lr"]
         for each in small
-        if each["ways"]["exact"]["spearman"] < 0.999 or each["ways"]["first_order"]["spearman"] < 0.99
+        if any(each["ways"][way]["spearman"] < least for way, least in LEAST.items() if way in each["ways"])
     ]
     if bad:
         print(f"error: at {bad} ours does not rank the candidates as the truth does", file=sys.stderr)
@@ -127,9 +130,10 @@ def run_truth(setup: Setup) -> dict[str, list[float]]:
     reference, candidates = inputs(setup)
     model, state = plain_student(setup)
     oracle = Oracle(model.to(device()), state, reference, lr=setup.lr)
+    del model  # the oracle has a copy
     scores = np.array(oracle.scores(candidates))
-    start = oracle.reference_nll({name: weight.double() for name, weight in oracle.state.weights.items()}).sum()
-    drift = (start - oracle.reference_nll(oracle.stepped(None)).sum()) / sum(each.tokens for each in reference)
+    start, drifted = (oracle.reference_nll(weights).sum() for weights in (oracle.start, oracle.stepped(None)))
+    drift = (start - drifted) / sum(each.tokens for each in reference)
     return {"zero_gradient_step": scores.tolist(), "before_step": (scores + drift).tolist()}
 
 
@@ -155,6 +159,11 @@ def run_fp32(setup: Setup) -> dict[str, dict[str, Any]]:
             "seconds": first_s,
         },
     }
+
+
+def run_exact(setup: Setup) -> dict[str, dict[str, Any]]:
+    reference, candidates = inputs(setup)
+    return {"exact": exactly(prober(setup, reference, gradient_groups=0), candidates)[1]}
 
 
 def run_tf32(setup: Setup) -> dict[str, dict[str, Any]]:

@@ -182,8 +182,8 @@ def test_before_the_step_first_orders_sigma_has_the_rounding_of_the_base(state, 
         reference = examples(12, seed=seed)
         drifted = prober(state, reference, gradient_groups=0)
         before = prober(state, reference, gradient_groups=0, baseline="before_step")
-        truth, start = Oracle(llama(), state, reference, lr=LR), {n: w.double() for n, w in state.weights.items()}
-        change = truth.reference_nll(start).sum() - truth.reference_nll(truth.stepped(None)).sum()
+        truth = Oracle(llama(), state, reference, lr=LR)
+        change = truth.reference_nll(truth.start).sum() - truth.reference_nll(truth.stepped(None)).sum()
         found = before.first_order(candidates[0]).score - drifted.first_order(candidates[0]).score
         errors.append(found - change / before.reference_tokens.sum())
         own.append(first_order_noise(before, candidates[:1]))
@@ -297,18 +297,17 @@ def test_the_released_arithmetic_in_fp32_is_the_mean_of_batch_means(state, refer
         paper_score(llama(), state, c, reference, dtype=torch.float32, pad_to=64, batch_size=5) for c in candidates[:3]
     ]
     tokens = np.array([e.tokens for e in reference])
-    start = {name: weight.double() for name, weight in state.weights.items()}
     for candidate, score in zip(candidates, released, strict=False):
-        change = oracle.reference_nll(start) - oracle.reference_nll(oracle.stepped(oracle.gradient(start, candidate)))
+        after = oracle.reference_nll(oracle.stepped(oracle.gradient(oracle.start, candidate)))
+        change = oracle.reference_nll(oracle.start) - after
         means = [change[i : i + 5].sum() / tokens[i : i + 5].sum() for i in (0, 5, 10)]
         assert score == pytest.approx(np.mean(means), abs=1e-6)
 
 
 def test_the_released_score_divides_the_gradient_by_the_number_of_gpus(state, reference, candidates, oracle) -> None:
     tokens = np.array([e.tokens for e in reference])
-    start = {name: weight.double() for name, weight in state.weights.items()}
-    before = oracle.reference_nll(start)
-    gradient = oracle.gradient(start, candidates[0])
+    before = oracle.reference_nll(oracle.start)
+    gradient = oracle.gradient(oracle.start, candidates[0])
     for gpus in (1, 8):
         after = oracle.reference_nll(oracle.stepped({name: each / gpus for name, each in gradient.items()}))
         released = paper_score(

@@ -140,8 +140,7 @@ def test_a_row_of_candidates_is_no_longer_than_a_packed_row(state, reference, ca
 
 def test_exact_keeps_the_loss_of_every_reference_row(state, reference, candidates, oracle) -> None:
     result = prober(state, reference).exact(candidates[0])
-    start = {name: weight.double() for name, weight in state.weights.items()}
-    truth = oracle.reference_nll(oracle.stepped(oracle.gradient(start, candidates[0])))
+    truth = oracle.reference_nll(oracle.stepped(oracle.gradient(oracle.start, candidates[0])))
     assert result.nll == pytest.approx(truth, rel=1e-6)
 
 
