@@ -39,6 +39,10 @@ def refuses(status: int, message: str, code: str | None = None) -> Answer:
     return status, {"error": {"message": message, "type": "error", "code": code}}
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # as many as connect at once: of five, a machine that connects fast sees the sixth reset
+
+
 @contextmanager
 def serving(
     answer: Callable[[int, dict[str, Any]], Answer], delay_s: float = 0, *, host: str = "127.0.0.1", port: int = 0
@@ -67,7 +71,7 @@ def serving(
         def log_message(self, *_: Any) -> None:
             return
 
-    http = ThreadingHTTPServer((host, port), Handler)
+    http = _Server((host, port), Handler)
     server = Server(f"http://127.0.0.1:{http.server_port}/v1")
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
