@@ -13,7 +13,7 @@ import pytest
 from stages.influence import graphs
 from stages.influence.dither import Dither
 from stages.influence.graphs import Graphs, Work
-from stages.influence.noise import exact_noise
+from stages.influence.noise import exact_noise, first_order_noise
 from stages.influence.probe import Prober
 from tests.influence.builders import prober
 
@@ -71,17 +71,20 @@ def test_scores_are_those_of_unpadded_candidates(captured, state, reference, can
 def test_nothing_captured_is_asked_for_at_other_weights(captured, state, reference, candidates) -> None:
     found = []
     for probe in (graphed(state, reference), prober(state, reference, cuda_graphs=False)):
+        probe.loss.apart = None  # a graph takes one at a time, and is compared with the same
         usual = probe.first_order(candidates[0]).score
         asked = len(captured), sum(each.replays for each in captured)
         with probe.at(probe.dithered(Dither(0, "gradient"))):  # as noise.py does
-            probe.first_orders(candidates[:2])
+            elsewhere = [result.score for result in probe.first_orders(candidates[:2])]
             probe.step(candidates[0])
         assert (len(captured), sum(each.replays for each in captured)) == asked
+        first_order_noise(probe, candidates[:2])
         sigma = exact_noise(probe, candidates[:2], draws=2)["exact"]
         assert probe.first_order(candidates[0]).score == usual
-        found.append((usual, sigma))
+        found.append((usual, elsewhere, sigma))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
-    assert found[0][1] == pytest.approx(found[1][1], rel=0.1)  # of roundings itself
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)  # no graph has padded these
+    assert found[0][2] == pytest.approx(found[1][2], rel=0.1)  # σ is itself of roundings
 
 
 def test_a_gradient_taken_anew_leaves_nothing_captured(captured, state, reference, candidates) -> None:
